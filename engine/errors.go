@@ -1,0 +1,52 @@
+package engine
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+
+	"github.com/containerd/errdefs"
+)
+
+// status is the one table from kinds of error to HTTP status codes, in the words
+// of the Docker Engine API. What is not named is an internal error.
+var status = []struct {
+	is   func(error) bool
+	code int
+}{
+	{errdefs.IsNotFound, http.StatusNotFound},
+	{errdefs.IsInvalidArgument, http.StatusBadRequest},
+	{errdefs.IsConflict, http.StatusConflict},
+	{errdefs.IsAlreadyExists, http.StatusConflict},
+	{errdefs.IsFailedPrecondition, http.StatusConflict},
+	{errdefs.IsNotModified, http.StatusNotModified},
+	{errdefs.IsUnauthorized, http.StatusUnauthorized},
+	{errdefs.IsPermissionDenied, http.StatusForbidden},
+	{errdefs.IsUnavailable, http.StatusServiceUnavailable},
+	{errdefs.IsNotImplemented, http.StatusNotImplemented},
+}
+
+// statusOf gives the HTTP status of err.
+func statusOf(err error) int {
+	for _, s := range status {
+		if s.is(err) {
+			return s.code
+		}
+	}
+	return http.StatusInternalServerError
+}
+
+// reply writes err as the API does: {"message": "…"}.
+func replyError(w http.ResponseWriter, err error) {
+	code := statusOf(err)
+	if code == http.StatusNotModified {
+		w.WriteHeader(code)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	json.NewEncoder(w).Encode(map[string]string{"message": err.Error()})
+}
+
+// errStreamed says that the answer has begun and that the error is already in it.
+var errStreamed = errors.New("answer already begun")
