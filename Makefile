@@ -1,0 +1,49 @@
+# Gantry: 'make help' lists the targets.
+GO      ?= go
+PREFIX  ?= /usr/local
+BIN     := bin
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1.0-dev)
+LDFLAGS := -s -w -X github.com/gantryd/gantry/internal/version.Commit=$(VERSION)
+export CGO_ENABLED := 0
+
+.PHONY: help build demo test deps lint bench install uninstall generate
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build the programs into bin/
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+
+demo: build ## run a container from a built-in image on a private daemon, show its journey
+	@$(GO) run ./test/demo -bin $(BIN)
+
+test: deps build ## install what the tests need and run them all
+	$(GO) test -p 1 -timeout 20m ./...
+
+deps: ## install the Debian packages that the tests and the bench need
+	@.ci/deps
+
+lint: ## go vet, staticcheck, gofumpt
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	@out=$$($(GO) tool gofumpt -l .); if [ -n "$$out" ]; then echo "gofumpt would change:"; echo "$$out"; exit 1; fi
+
+bench: deps build ## measure against docker, podman, runc and crun; writes docs/benchmarks.md
+	$(GO) run ./test/bench -bin $(BIN) -out docs/benchmarks.md
+
+generate: ## regenerate the tables that are made from sources
+	$(GO) generate ./...
+
+install: build ## install the programs, the systemd unit and shell completions under PREFIX
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/systemd/system \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	install -m 0755 $(BIN)/gantry $(BIN)/gantryd $(BIN)/gantry-runtime $(BIN)/containerd-shim-gantry-v2 $(DESTDIR)$(PREFIX)/bin/
+	sed 's,@PREFIX@,$(PREFIX),' init/gantryd.service > $(DESTDIR)/etc/systemd/system/gantryd.service
+	$(BIN)/gantry completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/gantry
+	$(BIN)/gantry completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_gantry
+	$(BIN)/gantry completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/gantry.fish
+
+uninstall: ## remove what install put in place
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,gantry gantryd gantry-runtime containerd-shim-gantry-v2) \
+		$(DESTDIR)/etc/systemd/system/gantryd.service $(DESTDIR)$(PREFIX)/share/bash-completion/completions/gantry \
+		$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_gantry $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/gantry.fish
