@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 
 	"github.com/containerd/errdefs"
@@ -36,7 +37,7 @@ func statusOf(err error) int {
 	return http.StatusInternalServerError
 }
 
-// reply writes err as the API does: {"message": "…"}.
+// replyError writes err as the API does: {"message": "…"}.
 func replyError(w http.ResponseWriter, err error) {
 	code := statusOf(err)
 	if code == http.StatusNotModified {
@@ -50,3 +51,32 @@ func replyError(w http.ResponseWriter, err error) {
 
 // errStreamed says that the answer has begun and that the error is already in it.
 var errStreamed = errors.New("answer already begun")
+
+// kinded is an error in the API's own words, with a kind that the words need not
+// repeat: clients show and match the stock texts. The kind replaces that of the
+// cause.
+type kinded struct {
+	error
+	kind error
+}
+
+func (k kinded) Unwrap() error { return k.kind }
+
+// because gives a message in the stock words the kind of errdefs that makes its
+// status code.
+func because(kind error, format string, args ...any) error {
+	return kinded{fmt.Errorf(format, args...), kind}
+}
+
+// The kinds that are made most.
+func invalid(format string, args ...any) error {
+	return because(errdefs.ErrInvalidArgument, format, args...)
+}
+
+func notFound(format string, args ...any) error {
+	return because(errdefs.ErrNotFound, format, args...)
+}
+
+func conflict(format string, args ...any) error {
+	return because(errdefs.ErrConflict, format, args...)
+}
