@@ -1,0 +1,52 @@
+package rig
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Host is a network namespace that plays a machine: daemons in it make bridges
+// and nft tables that the real machine never sees. Mounts, processes and cgroups
+// are those of the machine, as daemons and shims must share them.
+type Host struct {
+	netns string
+}
+
+// NewHost makes a test host with the loopback device up.
+func NewHost(t testing.TB) *Host {
+	t.Helper()
+	h := &Host{netns: filepath.Join(Dir(t), "net")}
+	if err := os.WriteFile(h.netns, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	made := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // not unlocked: the thread ends with its namespace
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			made <- err
+			return
+		}
+		made <- unix.Mount("/proc/thread-self/ns/net", h.netns, "", unix.MS_BIND, "")
+	}()
+	if err := <-made; err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(h.netns, unix.MNT_DETACH); err != nil {
+			t.Errorf("let go of test host: %v", err)
+		}
+	})
+	Must(t, h.Command("ip", "link", "set", "lo", "up"))
+	return h
+}
+
+// Command is a command that runs on the host. nsenter becomes the program, so the
+// process id is the program's.
+func (h *Host) Command(name string, args ...string) *exec.Cmd {
+	return exec.Command("nsenter", append([]string{"--net=" + h.netns, "--", name}, args...)...)
+}

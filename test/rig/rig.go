@@ -1,0 +1,256 @@
+// Package rig is the ground on which tests and benchmarks of whole programs
+// stand: the built programs, test hosts (network namespaces), daemons of ours and
+// of strangers in directories of their own, images made from Debian packages, and
+// the check that nothing is left behind.
+package rig
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// token marks every process that this test binary starts, through its environment.
+var token = fmt.Sprintf("GANTRY_TEST=%d", os.Getpid())
+
+// Main runs the tests of a package that starts programs, and fails when they left
+// a mount, cgroup, link, nft table, process or file behind.
+func Main(m *testing.M) {
+	before, err := survey()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	if left := before.left(); len(left) > 0 {
+		fmt.Fprintf(os.Stderr, "FAIL: the tests left behind:\n\t%s\n", strings.Join(left, "\n\t"))
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
+
+// Root is the top of the source tree.
+var Root = sync.OnceValues(func() (string, error) {
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
+	return strings.TrimSpace(string(out)), err
+})
+
+var build = sync.OnceValues(func() (string, error) {
+	root, err := Root()
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", "bin/", "./cmd/...")
+	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the programs: %w: %s", err, out)
+	}
+	return filepath.Join(root, "bin"), nil
+})
+
+// Bin is the directory of the built programs; the first call builds them.
+func Bin(t testing.TB) string {
+	t.Helper()
+	dir, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// Program is the path of one of our programs.
+func Program(t testing.TB, name string) string {
+	t.Helper()
+	return filepath.Join(Bin(t), name)
+}
+
+// Peer is the path of a stranger's program; it is a failure, not a skip, when it
+// is not installed, since 'make deps' installs all of them.
+func Peer(t testing.TB, name string) string {
+	t.Helper()
+	for _, dir := range []string{"/usr/bin", "/usr/sbin", "/bin", "/sbin", "/usr/local/bin"} {
+		path := filepath.Join(dir, name)
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	t.Fatalf("%s is not installed; run 'make deps'", name)
+	return ""
+}
+
+// Dir is a short temporary directory: unix socket paths have at most 107 bytes.
+// It is removed at the end without following what is mounted in it.
+func Dir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "gt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := removeTree(dir); err != nil {
+			t.Errorf("clean up: %v", err)
+		}
+	})
+	return dir
+}
+
+// removeTree takes dir away unless something is mounted below it: that is a leak,
+// and removing through it would eat what is mounted.
+func removeTree(dir string) error {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], dir+"/") {
+			return fmt.Errorf("still mounted: %s", f[4])
+		}
+	}
+	return os.RemoveAll(dir)
+}
+
+// Result is what a program that ran to its end said.
+type Result struct {
+	Stdout, Stderr string
+	Code           int
+}
+
+// Run runs a command to its end, or fails the test after a minute.
+func Run(t testing.TB, cmd *exec.Cmd) Result {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.Env = append(env(cmd), token)
+	cmd.WaitDelay = time.Second
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("%s: %v", cmd, err)
+	}
+	timer := time.AfterFunc(time.Minute, func() {
+		t.Errorf("%s: still running after a minute", cmd)
+		cmd.Process.Kill()
+	})
+	defer timer.Stop()
+	err := cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) && !errors.Is(err, exec.ErrWaitDelay) {
+		t.Fatalf("%s: %v", cmd, err)
+	}
+	return Result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+}
+
+// Must is Run for a command that has to succeed; it returns what was printed.
+func Must(t testing.TB, cmd *exec.Cmd) string {
+	t.Helper()
+	r := Run(t, cmd)
+	if r.Code != 0 {
+		t.Fatalf("%s: exit code %d\n%s%s", cmd, r.Code, r.Stdout, r.Stderr)
+	}
+	return r.Stdout
+}
+
+func env(cmd *exec.Cmd) []string {
+	if cmd.Env != nil {
+		return cmd.Env
+	}
+	return os.Environ()
+}
+
+// Process is a daemon that a test started.
+type Process struct {
+	t    testing.TB
+	Cmd  *exec.Cmd
+	Log  string // file with everything it printed
+	done chan struct{}
+}
+
+// Start starts a daemon and stops it at the end of the test: SIGTERM, then, after
+// ten seconds, SIGKILL. What it printed is shown when the test failed.
+func Start(t testing.TB, log string, cmd *exec.Cmd) *Process {
+	t.Helper()
+	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Env = append(env(cmd), token)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("%s: %v", cmd, err)
+	}
+	p := &Process{t: t, Cmd: cmd, Log: log, done: make(chan struct{})}
+	go func() {
+		cmd.Wait()
+		close(p.done)
+	}()
+	t.Cleanup(func() {
+		p.Stop()
+		if t.Failed() {
+			p.showLog()
+		}
+	})
+	return p
+}
+
+func (p *Process) showLog() {
+	data, _ := os.ReadFile(p.Log)
+	if limit := 8 << 10; len(data) > limit {
+		data = data[len(data)-limit:]
+	}
+	p.t.Logf("%s said:\n%s", filepath.Base(p.Log), data)
+}
+
+// Stop ends the daemon politely and waits for it.
+func (p *Process) Stop() {
+	p.Cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-time.After(10 * time.Second):
+		p.t.Errorf("%s: does not end on SIGTERM", p.Cmd)
+		p.Kill()
+	}
+}
+
+// Kill is kill -9, and waits.
+func (p *Process) Kill() {
+	p.Cmd.Process.Kill()
+	<-p.done
+}
+
+// Ended says whether the daemon is gone.
+func (p *Process) Ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// Eventually waits up to a deadline for a condition and fails the test with what
+// it last said.
+func Eventually(t testing.TB, deadline time.Duration, condition func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), deadline)
+	defer cancel()
+	for {
+		err := condition()
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("not within %v: %v", deadline, err)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
