@@ -1,0 +1,62 @@
+package stdio
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxPath is the longest path of a unix socket in bytes (unix(7), sun_path).
+const maxPath = 107
+
+// Listen makes a unix stream socket at path, for its owner only, that listens and
+// does not block. The path may be longer than 107 bytes.
+func Listen(path string) (*os.File, error) {
+	fd, err := socketAt(path, func(fd int, sa unix.Sockaddr) error {
+		if err := unix.Bind(fd, sa); err != nil {
+			return err
+		}
+		if err := unix.Chmod(path, 0o600); err != nil {
+			return err
+		}
+		return unix.Listen(fd, unix.SOMAXCONN)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// connect connects to the unix socket at path, which may be longer than 107 bytes.
+func connect(path string) (*os.File, error) {
+	fd, err := socketAt(path, unix.Connect)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// socketAt makes a socket and hands it to use with path as an address. A path
+// that does not fit is named by way of a descriptor of its directory.
+func socketAt(path string, use func(fd int, sa unix.Sockaddr) error) (fd int, err error) {
+	sa := &unix.SockaddrUnix{Name: path}
+	if len(path) > maxPath {
+		dir, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return 0, err
+		}
+		defer unix.Close(dir)
+		sa.Name = fmt.Sprintf("/proc/self/fd/%d/%s", dir, filepath.Base(path))
+	}
+	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	if err := use(fd, sa); err != nil {
+		unix.Close(fd)
+		return 0, err
+	}
+	return fd, nil
+}
