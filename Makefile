@@ -29,7 +29,7 @@ lint: ## go vet, staticcheck, gofumpt
 	@out=$$($(GO) tool gofumpt -l .); if [ -n "$$out" ]; then echo "gofumpt would change:"; echo "$$out"; exit 1; fi
 
 bench: deps build ## measure against docker, podman, runc and crun; writes docs/benchmarks.md
-	$(GO) run ./test/bench -bin $(BIN) -out docs/benchmarks.md
+	$(GO) test -run "^$$" -bench . -benchtime 1x -timeout 80m ./test/bench -args -report $(CURDIR)/docs/benchmarks.md
 
 generate: ## regenerate the tables that are made from sources
 	$(GO) generate ./...

@@ -45,8 +45,14 @@ func NewHost(t testing.TB) *Host {
 	return h
 }
 
+// Here is the machine, or the namespaces, that the test itself runs in.
+func Here(testing.TB) *Host { return &Host{} }
+
 // Command is a command that runs on the host. nsenter becomes the program, so the
 // process id is the program's.
 func (h *Host) Command(name string, args ...string) *exec.Cmd {
+	if h.netns == "" {
+		return exec.Command(name, args...)
+	}
 	return exec.Command("nsenter", append([]string{"--net=" + h.netns, "--", name}, args...)...)
 }
