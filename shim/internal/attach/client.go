@@ -1,0 +1,196 @@
+package attach
+
+import (
+	"log/slog"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/api/stdio"
+)
+
+const (
+	maxMemory = 256 << 10 // bytes kept in memory for a slow client
+	chunk     = 64 << 10  // bytes read back from its file at once
+)
+
+// client is one attached client. What its socket takes at once is written at
+// once; the rest waits, first in memory, then in a file, and a goroutine that
+// lives as long as anything waits delivers it.
+//
+//	oldest ── socket ── memory ── file ── newest
+type client struct {
+	server *Server
+	conn   *os.File
+	hello  stdio.Hello
+
+	mu       sync.Mutex
+	memory   []byte
+	file     *os.File // unlinked; nil until needed
+	from, to int64    // the part of file that waits
+	late     bool     // something waits, and deliver runs
+	ended    bool     // nothing more will come
+	gone     bool
+}
+
+// put sends the parts, as one, or keeps what the socket does not take.
+func (c *client) put(parts ...[]byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone || c.ended {
+		return
+	}
+	if !c.late {
+		n, err := c.sendNow(parts)
+		if err != nil {
+			c.close()
+			return
+		}
+		if parts = skip(parts, n); len(parts) == 0 {
+			return
+		}
+		c.late = true
+		c.server.work.Go(c.deliver)
+	}
+	for _, p := range parts {
+		if err := c.keep(p); err != nil {
+			slog.Error("slow attach client is dropped", "err", err)
+			c.close()
+			return
+		}
+	}
+}
+
+// sendNow writes what the socket takes without waiting.
+func (c *client) sendNow(parts [][]byte) (n int, err error) {
+	raw, err := c.conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var serr error
+	err = raw.Control(func(fd uintptr) {
+		n, serr = unix.SendmsgBuffers(int(fd), parts, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	})
+	if err != nil {
+		return 0, err
+	}
+	if serr == unix.EAGAIN || serr == unix.EINTR {
+		return 0, nil
+	}
+	return max(n, 0), serr
+}
+
+// skip drops the first n bytes of parts.
+func skip(parts [][]byte, n int) [][]byte {
+	for len(parts) > 0 && n >= len(parts[0]) {
+		n -= len(parts[0])
+		parts = parts[1:]
+	}
+	if len(parts) > 0 {
+		parts[0] = parts[0][n:]
+	}
+	return parts
+}
+
+// keep adds p to what waits.
+func (c *client) keep(p []byte) error {
+	if c.from == c.to && len(c.memory)+len(p) <= maxMemory {
+		c.memory = append(c.memory, p...)
+		return nil
+	}
+	if c.file == nil {
+		fd, err := unix.Open(c.server.cfg.Spill, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+		if err != nil {
+			return &os.PathError{Op: "make spill file in", Path: c.server.cfg.Spill, Err: err}
+		}
+		c.file = os.NewFile(uintptr(fd), "spill")
+	}
+	n, err := c.file.WriteAt(p, c.to)
+	c.to += int64(n)
+	return err
+}
+
+// deliver writes what waits, until nothing does.
+func (c *client) deliver() {
+	for {
+		b, more := c.take()
+		if !more {
+			return
+		}
+		if _, err := c.conn.Write(b); err != nil {
+			c.leave()
+			return
+		}
+	}
+}
+
+// take removes the oldest part of what waits; false says that nothing does.
+func (c *client) take() (b []byte, more bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.gone:
+		return nil, false
+	case len(c.memory) > 0:
+		b, c.memory = c.memory, nil
+		return b, true
+	case c.from < c.to:
+		b = make([]byte, min(chunk, c.to-c.from))
+		n, err := c.file.ReadAt(b, c.from)
+		if n == 0 {
+			slog.Error("slow attach client is dropped", "err", err)
+			c.close()
+			return nil, false
+		}
+		if c.from += int64(n); c.from == c.to {
+			c.from, c.to = 0, 0
+			c.file.Truncate(0)
+		}
+		return b[:n], true
+	}
+	c.late = false
+	if c.ended {
+		c.close()
+	}
+	return nil, false
+}
+
+// end closes the client once it has everything. The caller holds the server's lock.
+func (c *client) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = true
+	if !c.late {
+		c.close()
+	}
+}
+
+// leave takes the client off the server's list.
+func (c *client) leave() {
+	c.server.mu.Lock()
+	delete(c.server.clients, c)
+	c.server.mu.Unlock()
+	c.mu.Lock()
+	c.close()
+	c.mu.Unlock()
+}
+
+// close closes the connection so that the client reads an end, not a reset: a
+// unix socket that is closed with unread input tells its peer ECONNRESET.
+func (c *client) close() {
+	if c.gone {
+		return
+	}
+	c.gone, c.memory = true, nil
+	if raw, err := c.conn.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) {
+			unix.Shutdown(int(fd), unix.SHUT_RDWR)
+			discard(int(fd))
+		})
+	}
+	c.conn.Close()
+	if c.file != nil {
+		c.file.Close()
+	}
+}

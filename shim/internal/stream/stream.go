@@ -1,0 +1,190 @@
+// Package stream reads and opens the descriptors that a container's streams go
+// through, with Go's poller, so that an idle container costs neither a thread
+// nor a buffer.
+package stream
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	smallBuf = 4 << 10  // what a quiet container's line fits in
+	largeBuf = 64 << 10 // the size of a pipe
+)
+
+// Buffers between reads; the collector takes them when output stops.
+var (
+	small = sync.Pool{New: func() any { b := make([]byte, smallBuf); return &b }}
+	large = sync.Pool{New: func() any { b := make([]byte, largeBuf); return &b }}
+)
+
+func put(p *[]byte) {
+	if len(*p) == smallBuf {
+		small.Put(p)
+	} else {
+		large.Put(p)
+	}
+}
+
+// Sink takes what a stream carries.
+type Sink interface {
+	// Write takes p, which is the caller's again when it returns.
+	Write(p []byte)
+	// Drained says that nothing more is there to be read just now.
+	Drained()
+}
+
+// Copy reads f until its end and hands everything to s. f must be pollable. The
+// end of a terminal whose other side is closed (EIO) is an end too. Between
+// reads it holds no buffer.
+func Copy(s Sink, f *os.File) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	c := copier{sink: s}
+	err = raw.Read(c.ready)
+	s.Drained()
+	if err == nil {
+		err = c.err
+	}
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+type copier struct {
+	sink Sink
+	err  error
+	fed  bool // a writer was there once
+}
+
+// ready reads what is there; it says whether the stream has ended.
+func (c *copier) ready(fd uintptr) bool {
+	p := small.Get().(*[]byte)
+	defer func() { put(p) }()
+	for {
+		buf := *p
+		n, err := unix.Read(int(fd), buf)
+		switch {
+		case err == unix.EINTR:
+		case err == unix.EAGAIN:
+			c.sink.Drained()
+			return false
+		case err == unix.EIO || n == 0:
+			return !neverFed(fd, c.fed)
+		case err != nil:
+			c.err = fmt.Errorf("read: %w", err)
+			return true
+		default:
+			c.fed = true
+			c.sink.Write(buf[:n])
+			if n == smallBuf {
+				put(p)
+				p = large.Get().(*[]byte)
+			}
+		}
+	}
+}
+
+// neverFed says that f is a fifo that no writer has opened yet: read(2) then
+// gives 0 as at the end, but poll(2) tells the two apart (fs/pipe.c: POLLHUP
+// needs a writer that came and went).
+func neverFed(fd uintptr, fed bool) bool {
+	if fed {
+		return false
+	}
+	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(p, 0)
+	return err == nil && n == 0
+}
+
+// Pump copies src to dst, waiting for dst, until either ends; the first error is
+// returned, the end of src is none.
+func Pump(dst io.Writer, src *os.File) error {
+	s := &pump{dst: dst, src: src}
+	if err := Copy(s, src); err != nil {
+		return err
+	}
+	return s.err
+}
+
+type pump struct {
+	dst io.Writer
+	src *os.File
+	err error
+}
+
+func (p *pump) Write(b []byte) {
+	if p.err != nil {
+		return
+	}
+	if _, err := p.dst.Write(b); err != nil {
+		p.err = err
+	}
+}
+
+func (p *pump) Drained() {}
+
+// OutPipe is a pipe whose read end is ours, and pollable; the container writes.
+// Neither end outlives an exec.
+func OutPipe() (ours, theirs *os.File, err error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return nil, nil, fmt.Errorf("make pipe: %w", err)
+	}
+	return Pollable(fds[0], "pipe"), os.NewFile(uintptr(fds[1]), "pipe"), nil
+}
+
+// InPipe is a pipe whose write end is ours, and pollable; the container reads.
+func InPipe() (ours, theirs *os.File, err error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return nil, nil, fmt.Errorf("make pipe: %w", err)
+	}
+	return Pollable(fds[1], "pipe"), os.NewFile(uintptr(fds[0]), "pipe"), nil
+}
+
+// Pollable makes a file of fd, which it then owns, that waits in Go's poller.
+// O_NONBLOCK belongs to this end of a pipe only: the other goes on blocking.
+func Pollable(fd int, name string) *os.File {
+	unix.SetNonblock(fd, true)
+	return os.NewFile(uintptr(fd), name)
+}
+
+// Accept waits on the listening socket l for a client; the connection is
+// pollable. After l is closed the error is os.ErrClosed.
+func Accept(l *os.File) (*os.File, error) {
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var fd int
+	var aerr error
+	err = raw.Read(func(lfd uintptr) bool {
+		for {
+			fd, _, aerr = unix.Accept4(int(lfd), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+			switch aerr {
+			case unix.EINTR, unix.ECONNABORTED:
+				continue
+			case unix.EAGAIN:
+				return false
+			}
+			return true
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if aerr != nil {
+		return nil, fmt.Errorf("accept: %w", aerr)
+	}
+	return os.NewFile(uintptr(fd), "client"), nil
+}
