@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -8,6 +9,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // answers says whether something accepts connections on a unix socket.
@@ -147,6 +150,13 @@ func StartDockerd(t testing.TB, host *Host, args ...string) *Dockerd {
 	if err := os.WriteFile(filepath.Join(dir, "none.json"), []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		// The stock dockerd leaves its own network namespace mounted.
+		ns := filepath.Join(dir, "x/netns/default")
+		if err := unix.Unmount(ns, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+			t.Errorf("unmount %s: %v", ns, err)
+		}
+	})
 	d.Process = Start(t, filepath.Join(dir, "dockerd.log"), cmd)
 	Eventually(t, 30*time.Second, func() error { return answers(d.Socket) })
 	return d
