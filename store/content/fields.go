@@ -1,12 +1,7 @@
 package content
 
 import (
-	"fmt"
-	"maps"
 	"strconv"
-	"strings"
-
-	"github.com/containerd/errdefs"
 
 	"github.com/gantryd/gantry/internal/filter"
 )
@@ -30,31 +25,4 @@ func (s Status) Field(path []string) (string, bool) {
 		return s.Ref, true
 	}
 	return "", false
-}
-
-// MergeLabels is the outcome of an Update that names fieldpaths: with none, or
-// "labels", all labels are those given; with "labels.NAME" only NAME is, and an
-// empty value removes it.
-func MergeLabels(have, given map[string]string, fieldpaths []string) (map[string]string, error) {
-	if len(fieldpaths) == 0 {
-		return maps.Clone(given), nil
-	}
-	out := maps.Clone(have)
-	if out == nil {
-		out = map[string]string{}
-	}
-	for _, p := range fieldpaths {
-		name, one := strings.CutPrefix(p, "labels.")
-		switch {
-		case p == "labels":
-			out = maps.Clone(given)
-		case !one:
-			return nil, fmt.Errorf("update field %q: only labels can be updated: %w", p, errdefs.ErrInvalidArgument)
-		case given[name] == "":
-			delete(out, name)
-		default:
-			out[name] = given[name]
-		}
-	}
-	return out, nil
 }

@@ -26,6 +26,7 @@ import (
 
 	"github.com/gantryd/gantry/internal/filter"
 	"github.com/gantryd/gantry/store/content"
+	"github.com/gantryd/gantry/store/labels"
 )
 
 // Store is a content store in a directory. It is safe for concurrent use by one
@@ -92,7 +93,7 @@ func (s *Store) Update(ctx context.Context, info content.Info, fieldpaths ...str
 	if err != nil {
 		return content.Info{}, err
 	}
-	have.Labels, err = content.MergeLabels(have.Labels, info.Labels, fieldpaths)
+	have.Labels, err = labels.Merge(have.Labels, info.Labels, fieldpaths)
 	if err != nil {
 		return content.Info{}, err
 	}
