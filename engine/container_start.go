@@ -1,0 +1,314 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/errdefs"
+	eventsapi "github.com/moby/moby/api/types/events"
+
+	"github.com/gantryd/gantry/internal/errs"
+	"github.com/gantryd/gantry/internal/mount"
+)
+
+// startTime bounds a start: a shim that hangs must not hold the container for ever.
+const startTime = 2 * time.Minute
+
+// postStart is POST /containers/{id}/start.
+func (c *containers) postStart(w http.ResponseWriter, r *http.Request) error {
+	k, err := c.find(r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	if r.FormValue("checkpoint") != "" {
+		return because(errdefs.ErrNotImplemented, "checkpoint is not supported")
+	}
+	j := c.journal(r, k)
+	defer j.step("POST /containers/start")()
+	// A start that began goes on when its client goes away.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), startTime)
+	defer cancel()
+	k.life.Lock()
+	k.edit(func(r *record) { r.State.Stopped, r.State.RestartCount = false, 0 })
+	err = c.start(ctx, k, j)
+	k.life.Unlock()
+	if err != nil {
+		return c.afterFailedStart(ctx, k, err)
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// afterFailedStart removes what asked to be removed at its end.
+func (c *containers) afterFailedStart(ctx context.Context, k *ctr, err error) error {
+	if k.snapshot().HostConfig.AutoRemove && !errdefs.IsNotModified(err) && k.live() == nil {
+		return errors.Join(err, c.remove(ctx, k, removal{volumes: true}))
+	}
+	return err
+}
+
+// start makes the task of k and starts it, or leaves nothing behind but the error
+// in k's state. k.life is held.
+func (c *containers) start(ctx context.Context, k *ctr, j *journal) (err error) {
+	if err := startable(k); err != nil {
+		return err
+	}
+	if _, last, _ := k.now(); last != nil {
+		if err := wait(ctx, last.settled); err != nil {
+			return fmt.Errorf("wait for the end of the last task of %s: %w", k.id, err)
+		}
+	}
+	r := k.begin()
+	defer close(r.begun)
+	defer errs.Undo(&err, func() error { c.failed(k, r, err); return nil })
+
+	sb, rootfs, err := c.prepareStart(ctx, k, j)
+	if err != nil {
+		return err
+	}
+	defer errs.Undo(&err, func() error { return c.networks.down(ctx, k.id) })
+
+	done := j.step("write config.json and record")
+	rec := k.snapshot()
+	spec, err := c.spec(rec, k.id, sb, rootfs)
+	if err != nil {
+		return err
+	}
+	if err := c.persist(ctx, k, spec); err != nil {
+		return err
+	}
+	done()
+	if err := c.createTask(ctx, k, r, rec, rootfs, j); err != nil {
+		return err
+	}
+	defer errs.Undo(&err, func() error { return c.discardTask(k) })
+	c.goroutine(func(ctx context.Context) { c.watch(ctx, k, r) })
+	c.connectPending(k, j)
+
+	done = j.step("tasks.Start")
+	if _, err := c.ctrd.Tasks.Start(j.grpc(ctx), &tasksapi.StartRequest{ContainerID: k.id}, j.trailer()); err != nil {
+		return explainStart(err)
+	}
+	done()
+	c.started(k, r)
+	return nil
+}
+
+// startable says why k cannot be started now.
+func startable(k *ctr) error {
+	rec := k.snapshot()
+	switch {
+	case rec.State.Paused:
+		return conflict("cannot start a paused container, try unpause instead")
+	case rec.State.Phase == running:
+		return because(errdefs.ErrNotModified, "container %s is already running", k.id)
+	case rec.State.Phase == removing:
+		return conflict("container is marked for removal and cannot be started")
+	case rec.State.Dead:
+		return conflict("container is dead and cannot be started")
+	}
+	return nil
+}
+
+// begin makes the next life of k.
+func (k *ctr) begin() *run {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	n := 1
+	if k.run != nil {
+		n = k.run.number + 1
+	}
+	if k.restart != nil {
+		k.restart.Stop()
+		k.restart = nil
+	}
+	return &run{
+		number: n, exited: make(chan struct{}), settled: make(chan struct{}), begun: make(chan struct{}),
+	}
+}
+
+// prepareStart makes the network, while it finds the mounts and writes the files.
+func (c *containers) prepareStart(ctx context.Context, k *ctr, j *journal) (sb netSandbox, rootfs []mount.Mount, err error) {
+	rec := k.snapshot()
+	type network struct {
+		sb  netSandbox
+		err error
+	}
+	made := make(chan network, 1)
+	go func() {
+		defer j.step("make network sandbox")()
+		sb, err := c.sandbox(ctx, k.id, rec)
+		made <- network{sb, err}
+	}()
+	rootfs, err = c.prepareRootfs(ctx, k, rec)
+	n := <-made
+	if n.err == nil {
+		defer errs.Undo(&err, func() error { return c.networks.down(ctx, k.id) })
+	}
+	if err := errors.Join(n.err, err); err != nil {
+		return netSandbox{}, nil, err
+	}
+	if err := c.writeEtc(k.id, rec, n.sb); err != nil {
+		return netSandbox{}, nil, err
+	}
+	k.edit(func(r *record) {
+		r.SandboxKey, r.Ports = n.sb.Path, n.sb.Ports
+		if n.sb.Endpoints != nil {
+			r.Endpoints = n.sb.Endpoints
+		}
+	})
+	return n.sb, rootfs, nil
+}
+
+// prepareRootfs finds the mounts of the root, makes k's directories, and makes
+// the volumes and bind sources ready.
+func (c *containers) prepareRootfs(ctx context.Context, k *ctr, rec record) ([]mount.Mount, error) {
+	if err := os.MkdirAll(c.dir(k.id), 0o710); err != nil {
+		return nil, fmt.Errorf("make directory of %s: %w", k.id, err)
+	}
+	if err := c.mountVolumes(ctx, k, rec); err != nil {
+		return nil, err
+	}
+	return c.rootfs(ctx, k)
+}
+
+// dir is the directory of the container's files.
+func (c *containers) dir(id string) string { return filepath.Join(c.cfg.Root, "containers", id) }
+
+// createTask makes the task, with its network and streams, but does not run it.
+func (c *containers) createTask(ctx context.Context, k *ctr, r *run, rec record, rootfs []mount.Mount, j *journal) error {
+	io, err := c.stdio(k.id, rec)
+	if err != nil {
+		return err
+	}
+	req := &tasksapi.CreateTaskRequest{
+		ContainerID: k.id, Rootfs: toAPI(rootfs), Terminal: rec.Config.Tty,
+		Stdin: io.stdin, Stdout: io.stdout, Stderr: io.stderr,
+	}
+	done := j.step("tasks.Create")
+	resp, err := c.ctrd.Tasks.Create(j.grpc(ctx), req, j.trailer())
+	done()
+	if err != nil {
+		return explainStart(err)
+	}
+	r.pid = int(resp.Pid)
+	return nil
+}
+
+func toAPI(mounts []mount.Mount) []*types.Mount {
+	var ms []*types.Mount
+	for _, m := range mounts {
+		ms = append(ms, &types.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
+	}
+	return ms
+}
+
+// discardTask takes a task that was not started away.
+func (c *containers) discardTask(k *ctr) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.life), killTime)
+	defer cancel()
+	return c.deleteTask(ctx, k.id)
+}
+
+// started makes k running. The exit waits for it.
+func (c *containers) started(k *ctr, r *run) {
+	k.mu.Lock()
+	r.started = time.Now()
+	k.run = r
+	k.rec.State = state{
+		Phase: running, StartedAt: r.started, FinishedAt: k.rec.State.FinishedAt,
+		RestartCount: k.rec.State.RestartCount,
+	}
+	k.wake()
+	k.mu.Unlock()
+	c.publish(k, eventsapi.ActionStart, nil)
+	c.persistSoon(k)
+	c.probe(k, r)
+}
+
+// failed keeps why a start failed, in the words and exit codes of docker run.
+func (c *containers) failed(k *ctr, r *run, err error) {
+	close(r.exited)
+	close(r.settled)
+	c.dropPending(k)
+	k.edit(func(r *record) {
+		if r.State.Phase == restarting {
+			r.State.Phase = exited
+		}
+		r.State.Error, r.State.ExitCode = err.Error(), startExitCode(err)
+		r.SandboxKey, r.Ports = "", nil
+	})
+	c.persistSoon(k)
+}
+
+// The exit codes of a container whose program could not be started.
+const (
+	exitNotStarted    = 128
+	exitNotExecutable = 126
+	exitNotFound      = 127
+)
+
+func startExitCode(err error) int {
+	text := err.Error()
+	switch {
+	case strings.Contains(text, "executable file not found") || strings.Contains(text, "no such file or directory"):
+		return exitNotFound
+	case strings.Contains(text, "permission denied") || strings.Contains(text, "is a directory"):
+		return exitNotExecutable
+	}
+	return exitNotStarted
+}
+
+// explainStart gives a runtime's refusal the kind that the API has for it: what
+// the user's command or wishes are to blame for is a 400.
+func explainStart(err error) error {
+	text := strings.TrimSuffix(strings.TrimSuffix(err.Error(), ": unknown"), ": unknown")
+	for _, blame := range []string{
+		"executable file not found", "no such file or directory", "permission denied", "is a directory",
+		"not a directory", "exec format error", "not executable",
+	} {
+		if strings.Contains(text, blame) {
+			return invalid("%s", text)
+		}
+	}
+	if errdefs.IsInvalidArgument(err) {
+		return invalid("%s", text)
+	}
+	return errors.New(text)
+}
+
+// wait waits for done, or for the end of ctx.
+func wait(ctx context.Context, done <-chan struct{}) error {
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// rootfs gives the mounts of k's snapshot.
+func (c *containers) rootfs(ctx context.Context, k *ctr) ([]mount.Mount, error) {
+	k.mu.Lock()
+	ms := k.rootfs
+	k.mu.Unlock()
+	if ms != nil {
+		return ms, nil
+	}
+	ms, err := c.snapshotMounts(ctx, k.id)
+	if err != nil {
+		return nil, fmt.Errorf("find the root file system of %s: %w", k.id, err)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.rootfs = ms
+	return ms, nil
+}

@@ -1,0 +1,255 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	containersapi "github.com/containerd/containerd/api/services/containers/v1"
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/errdefs"
+	eventsapi "github.com/moby/moby/api/types/events"
+	"google.golang.org/grpc"
+)
+
+const (
+	// connectWait is how long containerd may take to come up.
+	connectWait = 30 * time.Second
+	// taskWait is how long one task may take to tell its state before the engine
+	// goes on without it.
+	taskWait = 2 * time.Second
+	// askers is how many tasks are asked at the same time.
+	askers = 16
+)
+
+// found is a container and what containerd says of its task.
+type found struct {
+	k    *ctr
+	task *task.Process // nil: there is none
+	late bool          // its shim does not answer
+}
+
+// restore makes the index from what containerd has, and goes on where the engine
+// before this one left off: it waits for what runs, picks up the exits that
+// nobody saw, and finishes what was half done.
+func (c *containers) restore(ctx context.Context) error {
+	list, stop := context.WithTimeout(ctx, connectWait)
+	defer stop()
+	resp, err := c.ctrd.Containers.List(list, &containersapi.ListContainersRequest{}, grpc.WaitForReady(true))
+	if err != nil {
+		return fmt.Errorf("list containers: %w", err)
+	}
+	all := c.index(resp.Containers)
+	c.ask(ctx, all)
+
+	live := map[string]netWish{}
+	for _, f := range all {
+		if f.late || f.task != nil && f.task.Status != task.Status_STOPPED {
+			live[f.k.id] = wish(f.k.id, f.k.snapshot())
+		}
+	}
+	if err := c.networks.restore(ctx, live); err != nil {
+		return err
+	}
+	c.tellHistory(all)
+	for _, f := range all {
+		c.resumeLife(f)
+	}
+	c.watchOOM()
+	return c.sweep()
+}
+
+// index makes the containers of the records; those of other clients of the
+// namespace have no record of ours, and are left alone.
+func (c *containers) index(list []*containersapi.Container) []*found {
+	var all []*found
+	for _, cc := range list {
+		ext, ours := cc.Extensions[recordKey]
+		if !ours {
+			continue
+		}
+		rec, err := parseRecord(ext)
+		if err != nil {
+			c.cfg.Log.Error("container is not readable", "container", cc.ID, "err", err)
+			continue
+		}
+		k := newCtr(cc.ID, rec)
+		if owner, taken := c.names[rec.Name]; taken {
+			// A rename that was cut off before the other's removal was.
+			c.cfg.Log.Warn("name is taken twice", "name", rec.Name, "container", cc.ID, "other", owner)
+			k.rec.Name = cc.ID[:min(12, len(cc.ID))]
+		}
+		c.names[k.rec.Name], c.byID[cc.ID] = cc.ID, k
+		all = append(all, &found{k: k})
+	}
+	slices.SortFunc(all, func(a, b *found) int { return a.k.created.Compare(b.k.created) })
+	return all
+}
+
+// ask finds the task of each container. A shim that hangs delays nobody else.
+func (c *containers) ask(ctx context.Context, all []*found) {
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, askers)
+	for _, f := range all {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			ctx, cancel := context.WithTimeout(ctx, taskWait)
+			defer cancel()
+			resp, err := c.ctrd.Tasks.Get(ctx, &tasksapi.GetRequest{ContainerID: f.k.id})
+			switch {
+			case err == nil:
+				f.task = resp.Process
+			case !errdefs.IsNotFound(err):
+				c.cfg.Log.Warn("task does not tell its state", "container", f.k.id, "err", err)
+				f.late = true
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// tellHistory makes the events that the records still know of, so that a client
+// that asks with since misses no exit because the engine was restarted.
+func (c *containers) tellHistory(all []*found) {
+	type past struct {
+		k      *ctr
+		at     time.Time
+		action eventsapi.Action
+		attrs  map[string]string
+	}
+	var ps []past
+	for _, f := range all {
+		rec := f.k.snapshot()
+		ps = append(ps, past{f.k, rec.Created, eventsapi.ActionCreate, nil})
+		if !rec.State.StartedAt.IsZero() {
+			ps = append(ps, past{f.k, rec.State.StartedAt, eventsapi.ActionStart, nil})
+		}
+		if rec.State.FinishedAt.After(rec.State.StartedAt) {
+			ps = append(ps, past{f.k, rec.State.FinishedAt, eventsapi.ActionDie, map[string]string{"exitCode": fmt.Sprint(rec.State.ExitCode)}})
+		}
+	}
+	slices.SortStableFunc(ps, func(a, b past) int { return a.at.Compare(b.at) })
+	for _, p := range ps {
+		c.publishAt(p.k, p.at, p.action, p.attrs)
+	}
+}
+
+// resumeLife brings one container on from where it is.
+func (c *containers) resumeLife(f *found) {
+	k := f.k
+	rec := k.snapshot()
+	status := task.Status_UNKNOWN
+	if f.task != nil {
+		status = f.task.Status
+	}
+	switch {
+	case f.late || status == task.Status_RUNNING || status == task.Status_PAUSED || status == task.Status_PAUSING:
+		c.adopt(k, f.task)
+	case status == task.Status_STOPPED:
+		r := c.adoptRun(k, f.task)
+		c.goroutine(func(ctx context.Context) {
+			c.ended(ctx, k, r, int(f.task.ExitStatus), f.task.ExitedAt.AsTime())
+		})
+	case rec.State.Phase == running:
+		// Its task is gone without a trace: the machine was rebooted, or somebody
+		// deleted it.
+		r := c.adoptRun(k, nil)
+		c.goroutine(func(ctx context.Context) { c.ended(ctx, k, r, exitUnknown, time.Now()) })
+	case rec.State.Phase == removing || rec.HostConfig.AutoRemove:
+		c.goroutine(func(ctx context.Context) { c.finishRemoval(ctx, k, f.task != nil) })
+	default:
+		c.goroutine(func(ctx context.Context) { c.rest(ctx, k, f.task != nil) })
+	}
+}
+
+// adopt goes on watching a task that runs.
+func (c *containers) adopt(k *ctr, t *task.Process) {
+	r := c.adoptRun(k, t)
+	c.goroutine(func(ctx context.Context) { c.watch(ctx, k, r) })
+	c.probe(k, r)
+}
+
+// adoptRun makes the run of a task that an engine before this one started.
+func (c *containers) adoptRun(k *ctr, t *task.Process) *run {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	r := &run{
+		number: 1, started: k.rec.State.StartedAt,
+		exited: make(chan struct{}), settled: make(chan struct{}), begun: make(chan struct{}),
+	}
+	close(r.begun)
+	s := &k.rec.State
+	if s.Phase != running && s.Phase != removing {
+		// The start was made, and its record was not.
+		s.StartedAt, s.Error = time.Now(), ""
+		r.started = s.StartedAt
+		s.Phase = running
+	}
+	if t != nil {
+		r.pid = int(t.Pid)
+		s.Paused = t.Status == task.Status_PAUSED || t.Status == task.Status_PAUSING
+	}
+	k.run = r
+	return r
+}
+
+// finishRemoval ends what a removal, or a start of a container that is removed at
+// its end, left.
+func (c *containers) finishRemoval(ctx context.Context, k *ctr, task bool) {
+	if task {
+		if err := c.deleteTask(ctx, k.id); err != nil {
+			c.cfg.Log.Warn("task is left", "container", k.id, "err", err)
+		}
+	}
+	k.edit(func(r *record) { r.State.Phase = removing })
+	if err := c.erase(ctx, k, removal{volumes: true}); err != nil {
+		c.cfg.Log.Warn("container is left", "container", k.id, "err", err)
+		k.edit(func(r *record) { r.State.Dead = true })
+		return
+	}
+	c.depart(k)
+}
+
+// rest is for a container that does not run: a task that was never started is
+// taken away, and the policy decides whether it is started now.
+func (c *containers) rest(ctx context.Context, k *ctr, task bool) {
+	if task {
+		if err := c.deleteTask(ctx, k.id); err != nil {
+			c.cfg.Log.Warn("task is left", "container", k.id, "err", err)
+		}
+	}
+	rec := k.snapshot()
+	p := rec.HostConfig.RestartPolicy
+	again := rec.State.Phase == restarting || rec.State.Phase == exited && (p.IsAlways() || p.IsUnlessStopped() && !rec.State.Stopped)
+	if !again {
+		return
+	}
+	k.edit(func(r *record) { r.State.Phase = restarting })
+	c.startAgain(ctx, k)
+}
+
+// sweep removes files of containers that are no more.
+func (c *containers) sweep() error {
+	var errs error
+	for _, dir := range []string{
+		filepath.Join(c.cfg.Root, "containers"), filepath.Join(c.cfg.State, "a"), filepath.Join(c.cfg.State, "fifo"),
+	} {
+		names, err := os.ReadDir(dir)
+		if err != nil && !os.IsNotExist(err) {
+			errs = errors.Join(errs, err)
+		}
+		for _, n := range names {
+			if _, err := c.find(n.Name()); errdefs.IsNotFound(err) {
+				errs = errors.Join(errs, os.RemoveAll(filepath.Join(dir, n.Name())))
+			}
+		}
+	}
+	return errs
+}
