@@ -2,18 +2,27 @@
 // and writes manifests and blobs in any registry, and authenticates.
 //
 // Above it stand store/image and engine; on the other side stands a registry
-// that may be slow, broken or hostile. Every digest and size is verified here,
-// a transfer that stalls is cut off and resumed, and what cannot be had is one
-// line that names the thing.
+// that may be slow, broken or hostile. Sizes and the digests of manifests are
+// verified here, that of a blob by whoever stores it (the content store does at
+// commit); a transfer that stalls is cut off and goes on where it was; and what
+// cannot be had is one line that names the thing.
+//
+// Kinds of error are those of errdefs: NotFound, Unauthenticated,
+// PermissionDenied, Unavailable (the registry does not answer, or stalls),
+// FailedPrecondition (it answers something else than was asked for).
 package remote
 
 import (
 	"context"
-	"io"
+	"fmt"
+	"net/http"
+	"sync"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/gantryd/gantry/internal/version"
 )
 
 // Credential is what a user gave for a registry. With an empty User the Secret
@@ -36,33 +45,73 @@ type Config struct {
 	Stall time.Duration
 	// Retries is how often a request or a transfer is tried again; 0 is 5.
 	Retries int
+	// Backoff is the wait before the first retry, doubled for each further one;
+	// 0 is 200 ms.
+	Backoff time.Duration
 	// UserAgent of every request; empty is "gantry/VERSION".
 	UserAgent string
 }
 
-// Fetcher reads from one repository.
-type Fetcher interface {
-	// Fetch reads the blob or manifest from offset on. The reader goes on by
-	// itself when the connection breaks; it verifies the size, and the digest
-	// when offset is 0.
-	Fetch(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error)
-}
-
 // Client speaks to registries. It is safe for concurrent use and keeps
-// connections and tokens; Close lets them go.
+// connections and tokens; Close lets idle connections go.
 type Client struct {
 	cfg Config
+
+	mu         sync.Mutex
+	transports map[tlsFiles]*http.Client
+	plain      map[string]bool   // by host: it speaks HTTP, not HTTPS
+	auth       map[string]string // by host and scope: the value of Authorization
 }
 
 // New makes a client.
-func New(cfg Config) *Client { return &Client{cfg: cfg} }
+func New(cfg Config) *Client {
+	if cfg.Credentials == nil {
+		cfg.Credentials = func(context.Context, string) (Credential, error) { return Credential{}, nil }
+	}
+	if cfg.PlainHTTP == nil {
+		cfg.PlainHTTP = func(string) bool { return false }
+	}
+	if cfg.Stall == 0 {
+		cfg.Stall = 30 * time.Second
+	}
+	if cfg.Retries == 0 {
+		cfg.Retries = 5
+	}
+	if cfg.Backoff == 0 {
+		cfg.Backoff = 200 * time.Millisecond
+	}
+	if cfg.UserAgent == "" {
+		cfg.UserAgent = "gantry/" + version.Version
+	}
+	return &Client{cfg: cfg, transports: map[tlsFiles]*http.Client{}, plain: map[string]bool{}, auth: map[string]string{}}
+}
 
 // Close drops idle connections.
-func (c *Client) Close() {}
+func (c *Client) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, t := range c.transports {
+		t.CloseIdleConnections()
+	}
+}
 
 // ParseName reads a name as docker does: "busybox" is
 // "docker.io/library/busybox:latest".
 func ParseName(name string) (reference.Named, error) {
 	ref, err := reference.ParseDockerRef(name)
-	return ref, err
+	if err != nil {
+		return nil, fmt.Errorf("read name %q: %w: %w", name, err, errdefs.ErrInvalidArgument)
+	}
+	return ref, nil
+}
+
+// identifier is the tag or digest of ref; both given, the digest counts.
+func identifier(ref reference.Named) (string, error) {
+	if d, ok := ref.(reference.Digested); ok {
+		return d.Digest().String(), nil
+	}
+	if t, ok := ref.(reference.Tagged); ok {
+		return t.Tag(), nil
+	}
+	return "", fmt.Errorf("%s has neither tag nor digest: %w", ref, errdefs.ErrInvalidArgument)
 }
