@@ -28,7 +28,6 @@ type lab struct {
 	outside  *namespace
 	hostIP   netip.Addr // of the host on the wire to the outside
 	outsider netip.Addr
-	log      *strings.Builder
 }
 
 func newLab(t *testing.T) *lab {

@@ -169,7 +169,9 @@ func TestPortsThatAreTakenAreRefused(t *testing.T) {
 		}
 	}
 	for _, p := range []Port{
-		{Proto: "icmp", ContainerPort: 80}, {Proto: "tcp"}, {Proto: "tcp", ContainerPort: 1, HostPort: 9, HostPortEnd: 8},
+		{Proto: "icmp", ContainerPort: 80},
+		{Proto: "tcp"},
+		{Proto: "tcp", ContainerPort: 1, HostPort: 9, HostPortEnd: 8},
 		{Proto: "tcp", ContainerPort: 1, HostIP: netip.MustParseAddr("192.0.2.9")},
 	} {
 		if _, err := l.Publish(t.Context(), "b", []Port{p}); !errdefs.IsInvalidArgument(err) {
