@@ -23,8 +23,8 @@ type Config struct {
 	// Spill is the directory where output waits, in an unlinked file, for a
 	// client that is slow; it should not be a tmpfs.
 	Spill string
-	// Stdin is the container's stdin, nil without. The server owns it; what
-	// closes it is CloseStdin.
+	// Stdin is the pipe to the container's stdin, nil without; the server owns
+	// it. A terminal comes later, by Feed.
 	Stdin *os.File
 }
 
@@ -78,9 +78,9 @@ func (s *Server) serve(conn *os.File) {
 	conn.SetReadDeadline(time.Time{})
 	c := &client{server: s, conn: conn, hello: hello}
 	s.join(c)
-	if hello.Stdin && s.cfg.Stdin != nil {
-		stream.Pump(s.cfg.Stdin, conn)
-		if hello.CloseStdin && !s.cfg.TTY {
+	if in := s.stdin(); hello.Stdin && in != nil {
+		stream.Pump(in, conn)
+		if hello.CloseStdin {
 			s.CloseStdin()
 		}
 	}
@@ -121,9 +121,22 @@ func (s *Server) Write(st byte, p []byte) {
 	}
 }
 
-// CloseStdin ends the container's stdin.
+// Feed has clients' input go to the terminal console, which stays the caller's.
+func (s *Server) Feed(console *os.File) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cfg.Stdin = console
+}
+
+func (s *Server) stdin() *os.File {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cfg.Stdin
+}
+
+// CloseStdin ends the container's stdin. A terminal's has no end.
 func (s *Server) CloseStdin() error {
-	if s.cfg.Stdin == nil {
+	if s.cfg.TTY || s.cfg.Stdin == nil {
 		return nil
 	}
 	if err := s.cfg.Stdin.Close(); err != nil && !errors.Is(err, os.ErrClosed) {

@@ -159,6 +159,24 @@ func Pollable(fd int, name string) *os.File {
 	return os.NewFile(uintptr(fd), name)
 }
 
+// Repoll makes f, which it closes, wait in Go's poller, if it does not yet.
+func Repoll(f *os.File) (*os.File, error) {
+	defer f.Close()
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var fd int
+	var derr error
+	if err := raw.Control(func(old uintptr) { fd, derr = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+		return nil, err
+	}
+	if derr != nil {
+		return nil, fmt.Errorf("dup %s: %w", f.Name(), derr)
+	}
+	return Pollable(fd, f.Name()), nil
+}
+
 // Accept waits on the listening socket l for a client; the connection is
 // pollable. After l is closed the error is os.ErrClosed.
 func Accept(l *os.File) (*os.File, error) {

@@ -1,0 +1,83 @@
+package shim
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/gantryd/gantry/internal/version"
+)
+
+// args are the flags that containerd gives every shim (runtime v2 README,
+// "Commands").
+type args struct {
+	Config
+	bundle  string
+	version bool
+	info    bool
+	command string // "start", "delete", or empty for the shim itself
+}
+
+func parseArgs(argv []string) (args, error) {
+	var a args
+	f := flag.NewFlagSet("containerd-shim-gantry-v2", flag.ContinueOnError)
+	f.SetOutput(io.Discard)
+	f.StringVar(&a.Namespace, "namespace", "", "containerd namespace")
+	f.StringVar(&a.ID, "id", "", "container or pod")
+	f.StringVar(&a.bundle, "bundle", "", "bundle directory; the working directory unless given")
+	f.StringVar(&a.Address, "address", "", "gRPC socket of containerd")
+	f.StringVar(&a.Publisher, "publish-binary", "", "program that publishes events")
+	f.StringVar(&a.SocketPath, "socket", "", "path of the shim's own socket, inherited as descriptor 3")
+	f.BoolVar(&a.Debug, "debug", false, "log more")
+	f.BoolVar(&a.version, "v", false, "print the version")
+	f.BoolVar(&a.info, "info", false, "print RuntimeInfo")
+	if err := f.Parse(argv); err != nil {
+		return a, err
+	}
+	a.command = f.Arg(0)
+	a.TTRPCAddress = os.Getenv("TTRPC_ADDRESS")
+	if a.Namespace == "" {
+		a.Namespace = os.Getenv("NAMESPACE")
+	}
+	return a, nil
+}
+
+// Main is the program: a command of containerd, a logger of a foreign shim, or
+// the shim itself. It returns the exit status.
+func Main(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	if err := run(argv, stdin, stdout); err != nil {
+		if !errors.Is(err, flag.ErrHelp) {
+			fmt.Fprintln(stderr, "containerd-shim-gantry-v2:", err)
+		}
+		return 1
+	}
+	return 0
+}
+
+func run(argv []string, stdin io.Reader, stdout io.Writer) error {
+	if isLogger(argv) {
+		return runLogger(argv)
+	}
+	a, err := parseArgs(argv)
+	if err != nil {
+		return err
+	}
+	switch {
+	case a.version:
+		_, err := fmt.Fprintf(stdout, "containerd-shim-gantry-v2:\n  Version:  %s\n  Revision: %s\n", version.Version, version.Commit)
+		return err
+	case a.info:
+		return info(stdin, stdout)
+	}
+	switch a.command {
+	case "start":
+		return start(a, stdin, stdout)
+	case "delete":
+		return deleteDead(a, stdout)
+	case "":
+		return serve(a.Config)
+	}
+	return fmt.Errorf("unknown command %q: want start or delete", a.command)
+}

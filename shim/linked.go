@@ -1,0 +1,118 @@
+package shim
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"syscall"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/gantryd/gantry/api/journey"
+	"github.com/gantryd/gantry/ociruntime"
+	"github.com/gantryd/gantry/shim/internal/stream"
+)
+
+// linked is our runtime, in this process.
+type linked struct {
+	record
+	bundle    string
+	reaper    *reaper
+	container *ociruntime.Container
+}
+
+func (l *linked) create(e ends) (*started, error) {
+	c, err := ociruntime.Create(context.Background(), ociruntime.CreateOptions{
+		ID:            l.ID,
+		Bundle:        l.bundle,
+		Root:          l.Root,
+		Stdin:         e.in,
+		Stdout:        e.out,
+		Stderr:        e.err,
+		SystemdCgroup: l.SystemdCgroup,
+		NoPivot:       l.NoPivot,
+		NoNewKeyring:  l.NoNewKeyring,
+		Trace:         l.Trace,
+		Log:           slog.Default(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	l.container = c
+	return handedOver(c.Pid, c.Console)
+}
+
+func (l *linked) start() error { return l.container.Start(context.Background()) }
+
+func (l *linked) exec(p *specs.Process, e ends) (*started, error) {
+	proc, err := l.container.Exec(context.Background(), p, ociruntime.ExecOptions{
+		Stdin:  e.in,
+		Stdout: e.out,
+		Stderr: e.err,
+		Log:    slog.Default(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	if proc.PidFD != nil {
+		proc.PidFD.Close() // the reaper tells the exit
+	}
+	return handedOver(proc.Pid, proc.Console)
+}
+
+// handedOver makes the terminal, if there is one, wait in the poller.
+func handedOver(pid int, console *os.File) (*started, error) {
+	s := &started{pid: pid}
+	if console == nil {
+		return s, nil
+	}
+	var err error
+	s.console, err = stream.Repoll(console)
+	return s, err
+}
+
+func (l *linked) kill(sig int, all bool) error { return l.container.Kill(syscall.Signal(sig), all) }
+
+func (l *linked) pids() ([]int, error) { return l.container.Pids() }
+
+func (l *linked) pause() error { return l.container.Pause() }
+
+func (l *linked) resume() error { return l.container.Resume() }
+
+func (l *linked) update(resources []byte) error {
+	var r specs.LinuxResources
+	if err := json.Unmarshal(resources, &r); err != nil {
+		return fmt.Errorf("parse resources: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return l.container.Update(&r)
+}
+
+// delete works without create too, after the shim that did it has been killed.
+func (l *linked) delete(force bool) error {
+	c := l.container
+	if c == nil {
+		var err error
+		if c, err = ociruntime.Load(l.Root, l.ID); err != nil {
+			return err
+		}
+	}
+	if err := c.Delete(context.Background(), force); err != nil {
+		return err
+	}
+	return c.Close()
+}
+
+func (l *linked) spans() []journey.Span {
+	if l.container == nil {
+		return nil
+	}
+	trace := l.container.Trace()
+	spans := make([]journey.Span, len(trace))
+	for i, t := range trace {
+		spans[i] = journey.Span{Part: t.Part, Name: t.Name, Start: t.Start, Took: t.Took, Detail: t.Call}
+	}
+	return spans
+}

@@ -1,0 +1,150 @@
+package shim
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	api "github.com/gantryd/gantry/api/stdio"
+	"github.com/gantryd/gantry/shim/internal/attach"
+	"github.com/gantryd/gantry/shim/internal/logfile"
+	"github.com/gantryd/gantry/shim/internal/stream"
+)
+
+// The descriptors that a foreign shim gives its logger.
+const (
+	loggerStdout = 3
+	loggerStderr = 4
+	loggerReady  = 5
+)
+
+// isLogger says whether argv is that of a logger: words of a logger URI.
+func isLogger(argv []string) bool {
+	words := []string{"driver", "log", "max-size", "max-file", "attach", "stdin", "tty", "fifo-stdin", "fifo-stdout", "fifo-stderr"}
+	return len(argv) > 0 && slices.Contains(words, argv[0])
+}
+
+// runLogger does for the container of a foreign shim what our own does in its
+// process: log and attach.
+func runLogger(argv []string) error {
+	l, err := api.ParseArgs(argv)
+	if err != nil {
+		return err
+	}
+	if l.Fifos == (api.Fifos{}) {
+		return logDescriptors(l)
+	}
+	if os.Getenv(detachedEnv) == "" {
+		return detach(argv)
+	}
+	return logFifos(l)
+}
+
+// logDescriptors is the logger of a foreign shim's binary:// URI.
+func logDescriptors(l api.Logger) error {
+	return logStreams(l, nil,
+		stream.Pollable(loggerStdout, "stdout"),
+		stream.Pollable(loggerStderr, "stderr"),
+		os.NewFile(loggerReady, "ready"))
+}
+
+// logFifos is the logger that the engine started.
+func logFifos(l api.Logger) error {
+	var in *os.File
+	files := [2]*os.File{}
+	for i, path := range []string{l.Fifos.Stdout, l.Fifos.Stderr} {
+		if path == "" {
+			continue
+		}
+		f, err := openFile(path, unix.O_RDONLY|unix.O_NONBLOCK)
+		if err != nil {
+			return fmt.Errorf("open fifo: %w", err)
+		}
+		files[i] = f
+	}
+	if l.Fifos.Stdin != "" {
+		// The shim that reads is not there yet, so we are a reader too.
+		f, err := openFile(l.Fifos.Stdin, unix.O_RDWR|unix.O_NONBLOCK)
+		if err != nil {
+			return fmt.Errorf("open fifo: %w", err)
+		}
+		in = f
+	}
+	return logStreams(l, in, files[0], files[1], os.NewFile(loggerReady, "ready"))
+}
+
+// logStreams logs until stdout and stderr have ended. It closes ready when the
+// log is open and the attach socket listens.
+func logStreams(l api.Logger, in, stdout, stderr, ready *os.File) (err error) {
+	s := &streams{}
+	if l.Log != "" && l.Driver != api.None {
+		if s.log, err = logfile.Open(l); err != nil {
+			return err
+		}
+	}
+	if l.Attach != "" {
+		s.attach, err = attach.Listen(attach.Config{Path: l.Attach, TTY: l.TTY, Spill: spillDir(l), Stdin: in})
+		if err != nil {
+			return err
+		}
+	}
+	for st, f := range []*os.File{stdout, stderr} {
+		if f != nil {
+			o := &output{src: f}
+			o.sink, o.end = s.fanOut(byte(st) + api.Stdout)
+			s.outputs = append(s.outputs, o)
+		}
+	}
+	if err := s.connect(nil, uris{}); err != nil {
+		return err
+	}
+	ready.Close()
+	<-s.ended
+	err = s.close()
+	if s.attach != nil {
+		s.attach.Wait()
+	}
+	return err
+}
+
+// detachedEnv marks the logger that detach leaves behind.
+const detachedEnv = "GANTRY_LOGGER"
+
+// detach starts the logger in a session of its own and waits until it is ready.
+func detach(argv []string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find own program: %w", err)
+	}
+	ready, theirs, err := stream.OutPipe()
+	if err != nil {
+		return err
+	}
+	defer ready.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	p, err := os.StartProcess(self, append([]string{self}, argv...), &os.ProcAttr{
+		Env:   append(os.Environ(), detachedEnv+"=1", "GOMAXPROCS=2", "GOGC=25"),
+		Files: []*os.File{null, null, os.Stderr, null, null, theirs},
+		Sys:   &unix.SysProcAttr{Setsid: true},
+	})
+	theirs.Close()
+	if err != nil {
+		return fmt.Errorf("start logger: %w", err)
+	}
+	var b [1]byte
+	if _, err := ready.Read(b[:]); err == nil {
+		return errors.New("start logger: unexpected answer")
+	}
+	var ws unix.WaitStatus
+	if pid, _ := unix.Wait4(p.Pid, &ws, unix.WNOHANG, nil); pid == p.Pid {
+		return fmt.Errorf("start logger: it ended with status %d", ws.ExitStatus())
+	}
+	return p.Release()
+}

@@ -1,0 +1,189 @@
+package shim
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/internal/atomicfile"
+	"github.com/gantryd/gantry/shim/internal/taskapi"
+)
+
+const sigKill = unix.SIGKILL
+
+// verb is what can happen to a process.
+type verb string
+
+const (
+	doStart  verb = "start"
+	doPause  verb = "pause"
+	doResume verb = "resume"
+	doExit   verb = "exit"
+	doDelete verb = "delete"
+)
+
+// deleted is the state after the last.
+const deleted taskapi.Status = 100
+
+// next is the whole life of a process: what is missing here is refused.
+var next = map[taskapi.Status]map[verb]taskapi.Status{
+	taskapi.Created: {doStart: taskapi.Running, doExit: taskapi.Stopped, doDelete: deleted},
+	taskapi.Running: {doPause: taskapi.Paused, doExit: taskapi.Stopped},
+	taskapi.Paused:  {doResume: taskapi.Running, doExit: taskapi.Stopped},
+	taskapi.Stopped: {doDelete: deleted},
+}
+
+var stateName = map[taskapi.Status]string{
+	taskapi.Created: "created",
+	taskapi.Running: "running",
+	taskapi.Paused:  "paused",
+	taskapi.Stopped: "stopped",
+	deleted:         "deleted",
+}
+
+// process is a container's first process, or an exec.
+type process struct {
+	container *container
+	id        string // of the exec; empty for the first process
+	uris      uris
+	spec      *specs.Process // of an exec
+
+	// verbs is held while one of them is carried out. An exit waits for it, so
+	// that what a verb publishes comes first.
+	verbs sync.Mutex
+
+	mu      sync.Mutex
+	status  taskapi.Status
+	pid     int
+	exit    exit
+	streams *streams
+
+	done chan struct{} // closed when the process has ended and its log is whole
+}
+
+func newProcess(c *container, id string, u uris) *process {
+	return &process{container: c, id: id, uris: u, status: taskapi.Created, done: make(chan struct{})}
+}
+
+// name is the process's id in events: the exec's, or the container's.
+func (p *process) name() string {
+	if p.id == "" {
+		return p.container.id
+	}
+	return p.id
+}
+
+// can says whether v may follow now.
+func (p *process) can(v verb) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, ok := next[p.status][v]; !ok {
+		return fmt.Errorf("%s %s: it is %s: %w", v, p.name(), stateName[p.status], errdefs.ErrFailedPrecondition)
+	}
+	return nil
+}
+
+// did records that v happened.
+func (p *process) did(v verb) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s, ok := next[p.status][v]; ok {
+		p.status = s
+	}
+}
+
+// begin records the process that the runtime made.
+func (p *process) begin(s *started) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pid = s.pid
+}
+
+// ended carries out the exit of the process.
+func (p *process) ended(e exit) {
+	p.verbs.Lock() // a start that is under way publishes first
+	p.verbs.Unlock()
+	if p.id == "" {
+		p.container.initEnded()
+	}
+	p.streams.drain()
+
+	p.verbs.Lock()
+	defer p.verbs.Unlock()
+	if p.id == "" {
+		p.container.saveExit(e)
+	}
+	p.did(doExit)
+	p.mu.Lock()
+	p.exit = e
+	p.mu.Unlock()
+	p.container.shim.events.publish(&taskapi.TaskExit{
+		ContainerID: p.container.id,
+		ID:          p.name(),
+		Pid:         uint32(p.pid),
+		ExitStatus:  e.status,
+		ExitedAt:    taskapi.At(e.at),
+	})
+	if p.streams.attach != nil {
+		p.streams.attach.End()
+	}
+	close(p.done)
+}
+
+// state is the process as State tells it.
+func (p *process) state() *taskapi.StateResponse {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return &taskapi.StateResponse{
+		ID:         p.container.id,
+		Bundle:     p.container.bundle,
+		Pid:        uint32(p.pid),
+		Status:     p.status,
+		Stdin:      p.uris.stdin,
+		Stdout:     p.uris.stdout,
+		Stderr:     p.uris.stderr,
+		Terminal:   p.uris.terminal,
+		ExitStatus: p.exit.status,
+		ExitedAt:   taskapi.At(p.exit.at),
+		ExecID:     p.id,
+	}
+}
+
+// deleted is what Delete answers.
+func (p *process) deleteResponse() *taskapi.DeleteResponse {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return &taskapi.DeleteResponse{
+		Pid:        uint32(p.pid),
+		ExitStatus: p.exit.status,
+		ExitedAt:   taskapi.At(p.exit.at),
+	}
+}
+
+// exitFile holds "STATUS NANOSECONDS" of the first process, in the bundle, until Delete.
+const exitFile = "exit"
+
+func saveExit(bundle string, e exit) error {
+	return atomicfile.Write(filepath.Join(bundle, exitFile), fmt.Appendf(nil, "%d %d\n", e.status, e.at.UnixNano()), 0o600)
+}
+
+// loadExit reads what saveExit wrote; fs.ErrNotExist when the process had not ended.
+func loadExit(bundle string) (exit, error) {
+	data, err := os.ReadFile(filepath.Join(bundle, exitFile))
+	if err != nil {
+		return exit{}, err
+	}
+	var e exit
+	var nanos int64
+	if _, err := fmt.Sscanf(string(data), "%d %d", &e.status, &nanos); err != nil {
+		return exit{}, fmt.Errorf("read exit status: %w", err)
+	}
+	e.at = time.Unix(0, nanos)
+	return e, nil
+}

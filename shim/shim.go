@@ -1,0 +1,140 @@
+package shim
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/gantryd/gantry/shim/internal/ttrpc"
+	"github.com/gantryd/gantry/shim/internal/wire"
+)
+
+// Config is what `start` tells the shim that it leaves behind.
+type Config struct {
+	ID        string // of the container or pod that the shim was started for
+	Namespace string // containerd namespace of all its containers
+	// Address is the daemon's gRPC socket, TTRPCAddress its ttrpc socket; each
+	// stays the same when the daemon is replaced.
+	Address      string
+	TTRPCAddress string
+	Publisher    string   // program that publishes events where there is no TTRPCAddress
+	Socket       *os.File // listening; owned by the shim
+	SocketPath   string   // removed when the shim ends
+	Debug        bool
+}
+
+// Shim serves the Task API for its containers.
+type Shim struct {
+	cfg    Config
+	reaper *reaper
+	events *publisher
+	server *ttrpc.Server
+	tasks  map[string]method
+
+	mu         sync.Mutex
+	containers map[string]*container // nil while one is being created
+	quit       chan struct{}         // closed by Shutdown
+	quitting   sync.Once
+	delivered  sync.WaitGroup // attach clients that still get output
+}
+
+// New makes this process a shim: it becomes the reaper of all its descendants.
+func New(cfg Config) (*Shim, error) {
+	r, err := newReaper()
+	if err != nil {
+		return nil, err
+	}
+	s := &Shim{cfg: cfg, reaper: r, containers: map[string]*container{}, quit: make(chan struct{})}
+	s.events = &publisher{
+		namespace: cfg.Namespace,
+		address:   cfg.TTRPCAddress,
+		binary:    cfg.Publisher,
+		grpc:      cfg.Address,
+		reaper:    r,
+	}
+	s.tasks = s.methods()
+	s.server = ttrpc.NewServer(cfg.Socket, s.handle)
+	return s, nil
+}
+
+// How long Shutdown leaves what is under way, for its answer, for events that the
+// daemon has not taken, and for attach clients that are slow.
+const (
+	answerGrace = time.Second
+	eventGrace  = 5 * time.Second
+)
+
+// Run serves until Shutdown is called without a container.
+func (s *Shim) Run() error {
+	failed := make(chan error, 1)
+	go func() { failed <- s.server.Serve() }()
+	select {
+	case err := <-failed:
+		return err
+	case <-s.quit:
+	}
+	s.server.Close(answerGrace)
+	if s.cfg.SocketPath != "" {
+		os.Remove(s.cfg.SocketPath)
+	}
+	s.events.flush(eventGrace)
+	s.delivered.Wait()
+	return nil
+}
+
+// stateDir is where the linked runtime and others keep what they know: beside
+// the daemon's socket, so that daemons do not share it.
+func (s *Shim) stateDir() string {
+	if s.cfg.Address == "" {
+		return "/run/gantry"
+	}
+	return filepath.Dir(strings.TrimPrefix(s.cfg.Address, "unix://"))
+}
+
+// find finds a container.
+func (s *Shim) find(id string) (*container, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.containers[id]
+	if c == nil {
+		return nil, fmt.Errorf("container %s: %w", id, errdefs.ErrNotFound)
+	}
+	return c, nil
+}
+
+// reserve keeps id for a container that is being created.
+func (s *Shim) reserve(id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.containers[id]; ok {
+		return fmt.Errorf("container %s: %w", id, errdefs.ErrAlreadyExists)
+	}
+	s.containers[id] = nil
+	return nil
+}
+
+func (s *Shim) put(id string, c *container) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c == nil {
+		delete(s.containers, id)
+	} else {
+		s.containers[id] = c
+	}
+}
+
+// trim gives back to the kernel what a creation needed and waiting does not.
+func trim() { debug.FreeOSMemory() }
+
+func unmarshal(b []byte, m wire.Message) error {
+	if err := wire.Unmarshal(b, m); err != nil {
+		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}

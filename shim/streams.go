@@ -1,0 +1,444 @@
+package shim
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	api "github.com/gantryd/gantry/api/stdio"
+	"github.com/gantryd/gantry/shim/internal/attach"
+	"github.com/gantryd/gantry/shim/internal/logfile"
+	"github.com/gantryd/gantry/shim/internal/stream"
+)
+
+// streams are the standard streams of one process: the ends that it gets, and
+// what this side of them does.
+//
+//	fifo, file   the process has the file itself; there is nothing to copy
+//	binary://    pipes to a logger program, or, when that is us, to our log
+//	terminal     the runtime makes it; its master is copied to one of the above
+type streams struct {
+	ends ends // the process's, ours until handOver
+
+	// ours is what we keep open: the other ends of fifos, so that a client
+	// that comes or goes is noticed by nobody.
+	ours  []*os.File
+	stdin *os.File // the writer that holds stdin open until CloseIO; may be nil
+
+	outputs []*output
+	copies  sync.WaitGroup
+	ended   chan struct{} // nil until connected; closed when every copy has ended
+
+	console *os.File
+	logger  *os.File // the pipe to a foreign logger, for a terminal
+	log     *logfile.Log
+	attach  *attach.Server
+}
+
+// output is one stream that we copy.
+type output struct {
+	src  *os.File
+	sink stream.Sink
+	end  func()
+	busy atomic.Bool // between a Write and the Drained after it
+}
+
+func (o *output) Write(p []byte) {
+	o.busy.Store(true)
+	o.sink.Write(p)
+}
+
+func (o *output) Drained() {
+	o.sink.Drained()
+	o.busy.Store(false)
+}
+
+// uris say where a process's streams go, as the Task API words it.
+type uris struct {
+	stdin, stdout, stderr string
+	terminal              bool
+}
+
+// owner is what a logger program is told about the container.
+type owner struct{ namespace, id string }
+
+// open makes the streams for u, or leaves nothing behind. A terminal's are
+// opened once the runtime has made it.
+func open(u uris, o owner) (s *streams, err error) {
+	s = &streams{}
+	defer func() {
+		if err != nil {
+			s.handOver()
+			s.close()
+		}
+	}()
+	s.ends.terminal = u.terminal
+	scheme, _, isURI := strings.Cut(u.stdout, "://")
+	switch {
+	case isURI && scheme == "binary":
+		l, isOurs := ourLogger(u.stdout)
+		if !isOurs {
+			return s, s.openForeign(u, o)
+		}
+		return s, s.openLogger(l, u)
+	case isURI && scheme != "file" && scheme != "fifo":
+		return s, fmt.Errorf("open stdout %s: %s is no scheme of ours: %w", u.stdout, scheme, errdefs.ErrInvalidArgument)
+	case u.terminal:
+		return s, nil // connect opens the files
+	}
+	return s, s.openFiles(u)
+}
+
+// ourLogger says whether uri names this program as the logger, by its file or,
+// where it was replaced meanwhile, by its name.
+func ourLogger(uri string) (api.Logger, bool) {
+	l, err := api.ParseLogger(uri)
+	if err != nil {
+		return l, false
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return l, false
+	}
+	return l, filepath.Base(l.Binary) == filepath.Base(strings.TrimSuffix(self, " (deleted)"))
+}
+
+// openFiles gives fifos and files to the process itself.
+func (s *streams) openFiles(u uris) (err error) {
+	if u.stdin != "" {
+		if s.ends.in, s.stdin, err = openStdin(u.stdin); err != nil {
+			return err
+		}
+		setBlocking(s.ends.in)
+	}
+	if s.ends.out, err = s.openOut(u.stdout); err != nil {
+		return err
+	}
+	if u.stderr == u.stdout {
+		s.ends.err = s.ends.out
+		return nil
+	}
+	s.ends.err, err = s.openOut(u.stderr)
+	return err
+}
+
+// openStdin opens a fifo for reading, and for writing, so that a client that has
+// not come yet is not an end.
+func openStdin(path string) (r, w *os.File, err error) {
+	path = strings.TrimPrefix(path, "fifo://")
+	if r, err = openFile(path, unix.O_RDONLY|unix.O_NONBLOCK); err != nil {
+		return nil, nil, fmt.Errorf("open stdin: %w", err)
+	}
+	if w, err = openFile(path, unix.O_WRONLY|unix.O_NONBLOCK); err != nil {
+		r.Close()
+		return nil, nil, fmt.Errorf("open stdin: %w", err)
+	}
+	return r, w, nil
+}
+
+// openOut opens a fifo or file for the process to write to; empty is nil.
+func (s *streams) openOut(uri string) (*os.File, error) {
+	f, err := s.openOutPollable(uri)
+	if f != nil {
+		setBlocking(f)
+	}
+	return f, err
+}
+
+func (s *streams) openOutPollable(uri string) (*os.File, error) {
+	if uri == "" {
+		return nil, nil
+	}
+	if path, ok := strings.CutPrefix(uri, "file://"); ok {
+		if p, err := url.PathUnescape(path); err == nil {
+			path = p
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return nil, fmt.Errorf("open output: %w", err)
+		}
+		f, err := openFile(path, unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT)
+		if err != nil {
+			return nil, fmt.Errorf("open output: %w", err)
+		}
+		return f, nil
+	}
+	path := strings.TrimPrefix(uri, "fifo://")
+	// The reader that we keep makes the writer open at once, keeps what is
+	// written until a client comes, and keeps SIGPIPE away when it goes.
+	r, err := openFile(path, unix.O_RDONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("open output: %w", err)
+	}
+	s.ours = append(s.ours, r)
+	w, err := openFile(path, unix.O_WRONLY|unix.O_APPEND|unix.O_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("open output: %w", err)
+	}
+	return w, nil
+}
+
+func openFile(path string, flags int) (*os.File, error) {
+	fd, err := unix.Open(path, flags|unix.O_CLOEXEC|unix.O_NOCTTY, 0o640)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// setBlocking undoes O_NONBLOCK: a container expects streams that block.
+func setBlocking(f *os.File) {
+	if raw, err := f.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) { unix.SetNonblock(int(fd), false) })
+	}
+}
+
+// openLogger makes the pipes to our own log and attach socket.
+func (s *streams) openLogger(l api.Logger, u uris) (err error) {
+	if l.Log != "" && l.Driver != api.None {
+		if s.log, err = logfile.Open(l); err != nil {
+			return err
+		}
+	}
+	var in *os.File
+	if !u.terminal {
+		if l.Stdin {
+			if in, s.ends.in, err = stream.InPipe(); err != nil {
+				return err
+			}
+		} else if u.stdin != "" {
+			if s.ends.in, s.stdin, err = openStdin(u.stdin); err != nil {
+				return err
+			}
+			setBlocking(s.ends.in)
+		}
+		if err := s.pipes(u); err != nil {
+			return err
+		}
+	}
+	if l.Attach == "" {
+		return nil
+	}
+	s.attach, err = attach.Listen(attach.Config{Path: l.Attach, TTY: u.terminal, Spill: spillDir(l), Stdin: in})
+	return err
+}
+
+// pipes makes one pipe for stdout and one for stderr.
+func (s *streams) pipes(u uris) error {
+	out, theirs, err := stream.OutPipe()
+	if err != nil {
+		return err
+	}
+	s.ends.out = theirs
+	s.outputs = append(s.outputs, &output{src: out})
+	if out, theirs, err = stream.OutPipe(); err != nil {
+		return err
+	}
+	s.ends.err = theirs
+	s.outputs = append(s.outputs, &output{src: out})
+	return nil
+}
+
+// spillDir is where output waits for slow clients: beside the log, on a disk.
+func spillDir(l api.Logger) string {
+	if l.Log != "" {
+		return filepath.Dir(l.Log)
+	}
+	return os.TempDir()
+}
+
+// connect begins to copy. console is the terminal's master, nil without.
+func (s *streams) connect(console *os.File, u uris) error {
+	if console != nil {
+		if err := s.connectConsole(console, u); err != nil {
+			return err
+		}
+	}
+	for i, o := range s.outputs {
+		if o.sink == nil {
+			o.sink, o.end = s.fanOut(byte(i) + api.Stdout)
+		}
+		s.copies.Go(func() {
+			if err := stream.Copy(o, o.src); err != nil {
+				slog.Error("output ends early", "err", err)
+			}
+			o.end()
+			if o.src != s.console {
+				o.src.Close()
+			}
+		})
+	}
+	s.ended = make(chan struct{})
+	go func() {
+		s.copies.Wait()
+		close(s.ended)
+	}()
+	return nil
+}
+
+// connectConsole joins the terminal to the files or the logger.
+func (s *streams) connectConsole(console *os.File, u uris) error {
+	s.console = console
+	o := &output{src: console}
+	s.outputs = append(s.outputs, o)
+	if s.attach != nil {
+		s.attach.Feed(console)
+	}
+	if s.log == nil && s.attach == nil && u.stdout != "" {
+		dst := s.logger // a foreign logger's pipe
+		if dst == nil {
+			var err error
+			if dst, err = s.openOutPollable(u.stdout); err != nil {
+				return err
+			}
+		}
+		s.ours = append(s.ours, dst) // closing it ends a copy that nobody reads
+		o.sink, o.end = &writer{dst}, func() { dst.Close() }
+	}
+	if u.stdin == "" {
+		return nil
+	}
+	in, keep, err := openStdin(u.stdin)
+	if err != nil {
+		return err
+	}
+	s.stdin = keep
+	s.ours = append(s.ours, in)
+	go stream.Pump(console, in) // ends when close closes in
+	return nil
+}
+
+// writer is a Sink that writes through; a reader that is gone loses output.
+type writer struct{ dst io.Writer }
+
+func (w *writer) Write(p []byte) { w.dst.Write(p) }
+func (w *writer) Drained()       {}
+
+// fanOut is the sink of one of our own streams: the log, then attach clients.
+func (s *streams) fanOut(st byte) (stream.Sink, func()) {
+	f := &fan{attach: s.attach, stream: st}
+	if s.log != nil {
+		f.log = s.log.Stream([]string{"stdin", "stdout", "stderr"}[st])
+		return f, f.log.End
+	}
+	return f, func() {}
+}
+
+type fan struct {
+	log    *logfile.Stream
+	attach *attach.Server
+	stream byte
+}
+
+func (f *fan) Write(p []byte) {
+	if f.log != nil {
+		f.log.Write(p)
+	}
+	if f.attach != nil {
+		f.attach.Write(f.stream, p)
+	}
+}
+
+func (f *fan) Drained() {
+	if f.log != nil {
+		f.log.Drained()
+	}
+}
+
+// handOver closes the process's ends, which it has by now.
+func (s *streams) handOver() {
+	for _, f := range []*os.File{s.ends.in, s.ends.out, s.ends.err} {
+		if f != nil {
+			f.Close()
+		}
+	}
+	s.ends = ends{terminal: s.ends.terminal}
+}
+
+// closeStdin ends the process's stdin.
+func (s *streams) closeStdin() error {
+	if s.attach != nil {
+		if err := s.attach.CloseStdin(); err != nil {
+			return err
+		}
+	}
+	if s.stdin == nil {
+		return nil
+	}
+	if err := s.stdin.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// drainLimit bounds how long an exit waits for its output to be written.
+const drainLimit = 10 * time.Second
+
+// drain waits until all that an ended process wrote is in the log. A process
+// that it left behind may hold the pipe open: then what is in there is enough.
+func (s *streams) drain() {
+	for end, idle := time.Now().Add(drainLimit), 0; idle < 2 && time.Now().Before(end); {
+		select {
+		case <-s.ended:
+			return
+		case <-time.After(5 * time.Millisecond):
+		}
+		if idle++; s.busy() {
+			idle = 0
+		}
+	}
+}
+
+func (s *streams) busy() bool {
+	for _, o := range s.outputs {
+		if o.busy.Load() || readable(o.src) {
+			return true
+		}
+	}
+	return false
+}
+
+func readable(f *os.File) bool {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return false
+	}
+	yes := false
+	raw.Control(func(fd uintptr) {
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(p, 0)
+		yes = err == nil && n > 0 && p[0].Revents&unix.POLLIN != 0
+	})
+	return yes
+}
+
+// close lets go of everything; attach clients still get what waits for them.
+func (s *streams) close() error {
+	errs := []error{s.closeStdin()}
+	for _, f := range s.ours {
+		f.Close() // or its copy has
+	}
+	for _, o := range s.outputs {
+		o.src.Close() // ends its copy
+	}
+	if s.ended != nil {
+		<-s.ended
+	}
+	if s.attach != nil {
+		s.attach.End()
+	}
+	if s.log != nil {
+		errs = append(errs, s.log.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,315 @@
+package shim
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/gantryd/gantry/api/journey"
+	"github.com/gantryd/gantry/shim/internal/metrics"
+	"github.com/gantryd/gantry/shim/internal/taskapi"
+	"github.com/gantryd/gantry/shim/internal/ttrpc"
+	"github.com/gantryd/gantry/shim/internal/wire"
+)
+
+// The two names of the Task service; their methods are the same.
+const (
+	taskV2 = "containerd.task.v2.Task"
+	taskV3 = "containerd.task.v3.Task"
+)
+
+// method answers one method of a service.
+type method func(ctx context.Context, c *ttrpc.Call) (wire.Message, error)
+
+// methods is the Task service.
+func (s *Shim) methods() map[string]method {
+	return map[string]method{
+		"State":      with(s.state),
+		"Create":     s.createTask,
+		"Start":      with(s.startProcess),
+		"Delete":     with(s.deleteProcess),
+		"Pids":       with(s.pids),
+		"Pause":      with(s.pause),
+		"Resume":     with(s.resume),
+		"Checkpoint": with(s.checkpoint),
+		"Kill":       with(s.kill),
+		"Exec":       with(s.exec),
+		"ResizePty":  with(s.resizePty),
+		"CloseIO":    with(s.closeIO),
+		"Update":     with(s.update),
+		"Wait":       with(s.wait),
+		"Stats":      with(s.stats),
+		"Connect":    with(s.connect),
+		"Shutdown":   with(s.shutdown),
+	}
+}
+
+// with decodes the request of a method.
+func with[T any, P interface {
+	*T
+	wire.Message
+}](f func(context.Context, P) (wire.Message, error)) method {
+	return func(ctx context.Context, c *ttrpc.Call) (wire.Message, error) {
+		var r T
+		if err := unmarshal(c.Payload, P(&r)); err != nil {
+			return nil, err
+		}
+		return f(ctx, &r)
+	}
+}
+
+// handle answers one call.
+func (s *Shim) handle(ctx context.Context, c *ttrpc.Call) (wire.Message, error) {
+	if c.Service != taskV2 && c.Service != taskV3 {
+		return nil, status(fmt.Errorf("service %s: %w", c.Service, errdefs.ErrNotImplemented))
+	}
+	m, ok := s.tasks[c.Method]
+	if !ok {
+		return nil, status(fmt.Errorf("method %s/%s: %w", c.Service, c.Method, errdefs.ErrNotImplemented))
+	}
+	resp, err := m(ctx, c)
+	return resp, status(err)
+}
+
+func (s *Shim) createTask(_ context.Context, call *ttrpc.Call) (wire.Message, error) {
+	var r taskapi.CreateRequest
+	if err := unmarshal(call.Payload, &r); err != nil {
+		return nil, err
+	}
+	if err := s.reserve(r.ID); err != nil {
+		return nil, err
+	}
+	var t *trip
+	if call.Metadata[journey.Key] == "1" {
+		t = &trip{}
+	}
+	done := t.step("Task.Create", r.ID)
+	c, err := s.create(&r, t)
+	if err != nil {
+		s.put(r.ID, nil)
+		return nil, err
+	}
+	s.put(r.ID, c)
+	done()
+	c.saveJourney()
+	return &taskapi.PidResponse{Pid: uint32(c.init.pid)}, nil
+}
+
+// lookup finds a process of a container.
+func (s *Shim) lookup(id, execID string) (*process, error) {
+	c, err := s.find(id)
+	if err != nil {
+		return nil, err
+	}
+	return c.process(execID)
+}
+
+func (s *Shim) startProcess(_ context.Context, r *taskapi.ProcessRequest) (wire.Message, error) {
+	p, err := s.lookup(r.ID, r.ExecID)
+	if err != nil {
+		return nil, err
+	}
+	if r.ExecID != "" {
+		err = p.startExec()
+	} else {
+		done := p.container.journey.step("Task.Start", r.ID)
+		err = p.container.start()
+		done()
+		p.container.saveJourney()
+		time.AfterFunc(trimAfter, trim)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &taskapi.PidResponse{Pid: uint32(p.pid)}, nil
+}
+
+// trimAfter keeps the trim out of the way of a start, and of a short container's end.
+const trimAfter = 500 * time.Millisecond
+
+func (s *Shim) deleteProcess(_ context.Context, r *taskapi.ProcessRequest) (wire.Message, error) {
+	p, err := s.lookup(r.ID, r.ExecID)
+	if err != nil {
+		return nil, err
+	}
+	if r.ExecID != "" {
+		return p.deleteResponse(), p.deleteExec()
+	}
+	if err := p.container.delete(); err != nil {
+		return nil, err
+	}
+	s.put(r.ID, nil)
+	resp := p.deleteResponse()
+	s.events.publish(&taskapi.TaskDelete{
+		ContainerID: r.ID,
+		Pid:         resp.Pid,
+		ExitStatus:  resp.ExitStatus,
+		ExitedAt:    resp.ExitedAt,
+	})
+	return resp, nil
+}
+
+func (s *Shim) state(_ context.Context, r *taskapi.ProcessRequest) (wire.Message, error) {
+	p, err := s.lookup(r.ID, r.ExecID)
+	if err != nil {
+		return nil, err
+	}
+	return p.state(), nil
+}
+
+func (s *Shim) pids(_ context.Context, r *taskapi.ProcessRequest) (wire.Message, error) {
+	c, err := s.find(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	pids, err := c.runtime.pids()
+	if err != nil {
+		return nil, err
+	}
+	execs := c.execPids()
+	resp := &taskapi.PidsResponse{}
+	for _, pid := range pids {
+		info := taskapi.ProcessInfo{Pid: uint32(pid)}
+		if id, ok := execs[pid]; ok {
+			details := taskapi.ProcessDetails{ExecID: id}
+			info.Info = &taskapi.Any{TypeURL: taskapi.ProcessDetailsType, Value: wire.Marshal(&details)}
+		}
+		resp.Processes = append(resp.Processes, info)
+	}
+	return resp, nil
+}
+
+func (s *Shim) pause(_ context.Context, r *taskapi.ProcessRequest) (wire.Message, error) {
+	c, err := s.find(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.turn(doPause, c.runtime.pause); err != nil {
+		return nil, err
+	}
+	s.events.publish(&taskapi.TaskPaused{ContainerID: r.ID})
+	return nil, nil
+}
+
+func (s *Shim) resume(_ context.Context, r *taskapi.ProcessRequest) (wire.Message, error) {
+	c, err := s.find(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.turn(doResume, c.runtime.resume); err != nil {
+		return nil, err
+	}
+	s.events.publish(&taskapi.TaskResumed{ContainerID: r.ID})
+	return nil, nil
+}
+
+// checkpoint needs a runtime that can; ours cannot, and of the others the kernel
+// and CRIU decide.
+func (s *Shim) checkpoint(_ context.Context, r *taskapi.CheckpointRequest) (wire.Message, error) {
+	return nil, fmt.Errorf("checkpoint %s: %w", r.ID, errdefs.ErrNotImplemented)
+}
+
+func (s *Shim) kill(_ context.Context, r *taskapi.KillRequest) (wire.Message, error) {
+	p, err := s.lookup(r.ID, r.ExecID)
+	if err != nil {
+		return nil, err
+	}
+	if r.All && r.ExecID == "" {
+		return nil, p.container.killAll(int(r.Signal))
+	}
+	return nil, p.kill(int(r.Signal))
+}
+
+func (s *Shim) exec(_ context.Context, r *taskapi.ExecRequest) (wire.Message, error) {
+	c, err := s.find(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.addExec(r); err != nil {
+		return nil, err
+	}
+	s.events.publish(&taskapi.TaskExecAdded{ContainerID: r.ID, ExecID: r.ExecID})
+	return nil, nil
+}
+
+func (s *Shim) resizePty(_ context.Context, r *taskapi.ResizeRequest) (wire.Message, error) {
+	p, err := s.lookup(r.ID, r.ExecID)
+	if err != nil {
+		return nil, err
+	}
+	if p.streams == nil || p.streams.console == nil {
+		return nil, fmt.Errorf("resize %s: it has no terminal: %w", p.name(), errdefs.ErrFailedPrecondition)
+	}
+	return nil, resize(p.streams.console, r.Width, r.Height)
+}
+
+func (s *Shim) closeIO(_ context.Context, r *taskapi.CloseIORequest) (wire.Message, error) {
+	p, err := s.lookup(r.ID, r.ExecID)
+	if err != nil {
+		return nil, err
+	}
+	if !r.Stdin || p.streams == nil {
+		return nil, nil
+	}
+	return nil, p.streams.closeStdin()
+}
+
+func (s *Shim) update(_ context.Context, r *taskapi.UpdateRequest) (wire.Message, error) {
+	c, err := s.find(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	if r.Resources == nil {
+		return nil, fmt.Errorf("update %s: no resources: %w", r.ID, errdefs.ErrInvalidArgument)
+	}
+	return nil, c.runtime.update(r.Resources.Value)
+}
+
+// wait answers when the process has ended and its log is whole.
+func (s *Shim) wait(ctx context.Context, r *taskapi.ProcessRequest) (wire.Message, error) {
+	p, err := s.lookup(r.ID, r.ExecID)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+		return nil, &ttrpc.Status{Code: 1, Message: ctx.Err().Error()}
+	}
+	resp := p.deleteResponse()
+	return &taskapi.WaitResponse{ExitStatus: resp.ExitStatus, ExitedAt: resp.ExitedAt}, nil
+}
+
+func (s *Shim) stats(_ context.Context, r *taskapi.ProcessRequest) (wire.Message, error) {
+	c, err := s.find(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	m, err := metrics.Read(c.init.pid)
+	if err != nil {
+		return nil, fmt.Errorf("stats of %s: %w", r.ID, err)
+	}
+	return &taskapi.StatsResponse{Stats: m}, nil
+}
+
+func (s *Shim) connect(_ context.Context, r *taskapi.ProcessRequest) (wire.Message, error) {
+	resp := &taskapi.ConnectResponse{ShimPid: uint32(os.Getpid())}
+	if c, err := s.find(r.ID); err == nil {
+		resp.TaskPid = uint32(c.init.pid)
+	}
+	return resp, nil
+}
+
+// shutdown ends the shim, unless it still has a container: then it is a pod's,
+// and another container's end (runtime v2 README, "Shutdown").
+func (s *Shim) shutdown(_ context.Context, _ *taskapi.ShutdownRequest) (wire.Message, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.containers) == 0 {
+		s.quitting.Do(func() { close(s.quit) })
+	}
+	return nil, nil
+}
