@@ -19,11 +19,7 @@ const initPath = "/sbin/docker-init"
 // Spec is the config.json of c. Users and groups are looked up in root. What is
 // wrong with a wish is an InvalidArgument that names it.
 func Spec(c Container, root Root) (*specs.Spec, error) {
-	user, err := c.user(root)
-	if err != nil {
-		return nil, err
-	}
-	caps, err := c.capabilities(user.UID == 0)
+	process, err := Process(c, root)
 	if err != nil {
 		return nil, err
 	}
@@ -35,11 +31,6 @@ func Spec(c Container, root Root) (*specs.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	process, err := c.process()
-	if err != nil {
-		return nil, err
-	}
-	process.User, process.Capabilities = user, caps
 	resources := c.Resources
 	resources.Devices = rules
 	s := &specs.Spec{
@@ -69,6 +60,25 @@ func Spec(c Container, root Root) (*specs.Spec, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// Process is the process of c: that of config.json, or with other Args, Env, Cwd,
+// User and Terminal one that is started beside it.
+func Process(c Container, root Root) (*specs.Process, error) {
+	user, err := c.user(root)
+	if err != nil {
+		return nil, err
+	}
+	caps, err := c.capabilities(user.UID == 0)
+	if err != nil {
+		return nil, err
+	}
+	p, err := c.process()
+	if err != nil {
+		return nil, err
+	}
+	p.User, p.Capabilities = user, caps
+	return p, nil
 }
 
 // sysctl carries the domain name too: spec.domainname is of 1.1, and newer than
