@@ -13,6 +13,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 )
@@ -280,6 +281,26 @@ func Repeated[T any, P pointer[T]](c *Codec, num int, p *[]T) {
 	}
 	for i := range *p {
 		c.putMessage(num, P(&(*p)[i]))
+	}
+}
+
+// Double is a double field.
+func (c *Codec) Double(num int, p *float64) {
+	if c.decode {
+		if c.mine(num, fixed8) {
+			*p = math.Float64frombits(c.val)
+		}
+	} else if *p != 0 {
+		c.tag(num, fixed8)
+		c.out = binary.LittleEndian.AppendUint64(c.out, math.Float64bits(*p))
+	}
+}
+
+// Put encodes m as field num, also where it is empty; a Codec that decodes has
+// no use for it.
+func (c *Codec) Put(num int, m Message) {
+	if !c.decode {
+		c.putMessage(num, m)
 	}
 }
 
