@@ -96,7 +96,7 @@ func (c *Container) processFlags(f *pflag.FlagSet) {
 	f.BoolVar(&c.Remove, "rm", false, "Automatically remove the container and its\nassociated anonymous volumes when it exits")
 	f.BoolVarP(&c.Stdin, "interactive", "i", false, "Keep STDIN open even if not attached")
 	f.BoolVarP(&c.TTY, "tty", "t", false, "Allocate a pseudo-TTY")
-	f.VarP(NewList(&c.env, checkEnv), "env", "e", "Set environment variables")
+	f.VarP(NewList(&c.env, CheckEnv), "env", "e", "Set environment variables")
 	f.Var(NewList(&c.envFiles, nil), "env-file", "Read in a file of environment variables")
 	f.VarP(NewList(&c.labels, CheckLabel), "label", "l", "Set meta data on a container")
 	f.Var(NewList(&c.labelFiles, nil), "label-file", "Read in a line delimited file of labels")

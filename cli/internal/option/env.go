@@ -10,8 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// checkEnv reads one -e: NAME=VALUE, or NAME for the value in our own environment.
-func checkEnv(s string) (string, error) {
+// CheckEnv reads one -e: NAME=VALUE, or NAME for the value in our own environment.
+func CheckEnv(s string) (string, error) {
 	name, _, has := strings.Cut(s, "=")
 	if name == "" {
 		return "", fmt.Errorf("invalid environment variable: %s", s)
@@ -37,9 +37,9 @@ func CheckLabel(s string) (string, error) {
 	return s, nil
 }
 
-// keyFiles reads files of NAME=VALUE lines; a NAME alone is asked of lookup, and
+// KeyFiles reads files of NAME=VALUE lines; a NAME alone is asked of lookup, and
 // left out where that does not know it. What the command line says comes after.
-func keyFiles(files, given []string, lookup func(string) (string, bool)) ([]string, error) {
+func KeyFiles(files, given []string, lookup func(string) (string, bool)) ([]string, error) {
 	var all []string
 	for _, name := range files {
 		lines, err := keyFile(name, lookup)

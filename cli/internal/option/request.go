@@ -84,11 +84,11 @@ func (c *Container) conflicts() error {
 
 // config is the part of the request that says what runs.
 func (c *Container) config() (*container.Config, error) {
-	env, err := keyFiles(c.envFiles, c.env, os.LookupEnv)
+	env, err := KeyFiles(c.envFiles, c.env, os.LookupEnv)
 	if err != nil {
 		return nil, err
 	}
-	labels, err := keyFiles(c.labelFiles, c.labels, nil)
+	labels, err := KeyFiles(c.labelFiles, c.labels, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,151 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/volume"
+	"github.com/spf13/cobra"
+
+	"github.com/gantryd/gantry/cli/internal/client"
+	"github.com/gantryd/gantry/cli/internal/format"
+)
+
+// kind is a sort of object that can be inspected.
+type kind struct {
+	name  string
+	path  func(ref string) string
+	typed func() any
+}
+
+// kinds are asked in this order: the first that knows the name answers.
+func kinds() []kind {
+	return []kind{
+		{"container", func(ref string) string { return "/containers/" + url.PathEscape(ref) + "/json" }, func() any { return &container.InspectResponse{} }},
+		{"image", func(ref string) string { return "/images/" + ref + "/json" }, func() any { return &image.InspectResponse{} }},
+		{"network", func(ref string) string { return "/networks/" + url.PathEscape(ref) }, func() any { return &network.Inspect{} }},
+		{"volume", func(ref string) string { return "/volumes/" + url.PathEscape(ref) }, func() any { return &volume.Volume{} }},
+	}
+}
+
+func kindOf(name string) kind {
+	for _, k := range kinds() {
+		if k.name == name {
+			return k
+		}
+	}
+	return kind{}
+}
+
+func inspectCommand(c *cli) *cobra.Command {
+	var text, only string
+	var size bool
+	cmd := &cobra.Command{
+		Use:   "inspect [OPTIONS] NAME|ID [NAME|ID...]",
+		Short: "Return low-level information on Docker objects",
+		Args:  minArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("type") && only == "" {
+				return errors.New(`type is empty: must be one of "container", "image", "network", "volume"`)
+			}
+			if only != "" && kindOf(only).name == "" {
+				return fmt.Errorf(`unknown type: %q: must be one of "container", "image", "network", "volume"`, only)
+			}
+			return c.inspect(cmd.Context(), args, text, only, sizeQuery(size), true)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&text, "format", "f", "", formatUsage)
+	f.BoolVarP(&size, "size", "s", false, "Display total file sizes if the type is container")
+	f.StringVar(&only, "type", "", "Only inspect objects of the given type")
+	return cmd
+}
+
+func sizeQuery(on bool) url.Values {
+	if !on {
+		return nil
+	}
+	return url.Values{"size": {"1"}}
+}
+
+// inspectOf is the inspect command of one kind of object.
+func inspectOf(name, use, short string, sized bool) func(c *cli) *cobra.Command {
+	return func(c *cli) *cobra.Command {
+		var text string
+		var size bool
+		cmd := &cobra.Command{
+			Use: use, Short: short, Args: minArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				return c.inspect(cmd.Context(), args, text, name, sizeQuery(size), false)
+			},
+		}
+		cmd.Flags().StringVarP(&text, "format", "f", "", formatUsage)
+		if sized {
+			cmd.Flags().BoolVarP(&size, "size", "s", false, "Display total file sizes")
+		}
+		return cmd
+	}
+}
+
+// inspect prints what the engine knows of names. What was found is printed even
+// where another name was not.
+func (c *cli) inspect(ctx context.Context, names []string, text, only string, q url.Values, any bool) error {
+	cl, err := c.engine()
+	if err != nil {
+		return err
+	}
+	var found []format.Object
+	var errs []error
+	for _, name := range names {
+		o, err := findObject(ctx, cl, name, only, q)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		found = append(found, o)
+	}
+	if text == "" || len(found) > 0 {
+		if err := format.Inspect(c.std.Out, text, found); err != nil {
+			return &statusError{code: templateCode(err), err: errors.Join(append([]error{err}, errs...)...)}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// templateCode is 64 (EX_USAGE) for a template that is wrong.
+func templateCode(err error) int {
+	if _, ok := errors.AsType[*format.TemplateError](err); ok {
+		return 64
+	}
+	return 1
+}
+
+func findObject(ctx context.Context, cl *client.Client, name, only string, q url.Values) (format.Object, error) {
+	for _, k := range kinds() {
+		if only != "" && k.name != only {
+			continue
+		}
+		var raw json.RawMessage
+		kq := q
+		if k.name != "container" {
+			kq = nil
+		}
+		err := cl.Get(ctx, k.path(name), kq, &raw)
+		switch {
+		case err == nil:
+			return format.Object{Raw: raw, Typed: k.typed()}, nil
+		case only == "" && client.StatusOf(err) == http.StatusNotFound:
+			continue
+		default:
+			return format.Object{}, err
+		}
+	}
+	return format.Object{}, fmt.Errorf("Error: No such object: %s", name)
+}
