@@ -1,0 +1,231 @@
+package ociruntime
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Facts is what [Compile] must know about the machine and the bundle. With the
+// same spec and facts the plan is the same.
+type Facts struct {
+	ID     string
+	Bundle string // absolute; relative mount sources lie here
+	Rootfs string // absolute
+
+	// NotDir are the sources of bind mounts that are no directories.
+	NotDir map[string]bool
+	// Moved are mount destinations that lead over a dangling symlink in the
+	// rootfs, and where it leads to.
+	Moved map[string]string
+	// Mode is the mode of mount destinations that are there in the rootfs: a
+	// tmpfs that does not say its own takes it.
+	Mode map[string]uint32
+
+	CgroupJoin   []string      // files that the child writes itself to, cgroup v1
+	CgroupMounts []CgroupMount // what a mount of type cgroup shows
+
+	LastCap  int     // the highest capability of this kernel
+	Bounding uint64  // capabilities that this process can give
+	Null     [3]bool // the standard streams that are /dev/null
+	Home     string  // $HOME where process.env does not have it
+
+	ExtraFiles   int
+	NoPivot      bool
+	NoNewKeyring bool
+	Rootless     bool
+}
+
+// CgroupMount is one hierarchy, as a mount of type cgroup shows it.
+type CgroupMount struct {
+	Name  string   // its directory below /sys/fs/cgroup; "" for v2
+	Path  string   // the container's group in it, on the host
+	Links []string // further names of it: "cpu" for "cpu,cpuacct"
+}
+
+// Compile turns a spec into the plan that makes its container. It touches
+// nothing.
+func Compile(spec *specs.Spec, f Facts) (*Plan, error) {
+	if err := validate(spec); err != nil {
+		return nil, err
+	}
+	c := &compiler{builder: newBuilder(f.ExtraFiles), spec: spec, linux: spec.Linux, process: spec.Process, Facts: f}
+	for _, part := range []func() error{
+		c.begin,
+		c.namespaces,
+		c.mounts,
+		c.devices,
+		c.sysctls,
+		c.runtimeHooks,
+		c.enterRoot,
+		c.hidePaths,
+		c.names,
+		c.closeFiles,
+		c.identity,
+		c.launch,
+	} {
+		if err := part(); err != nil {
+			return nil, err
+		}
+	}
+	return c.finish(), nil
+}
+
+// compiler is the state of one compilation.
+type compiler struct {
+	*builder
+	Facts
+	spec    *specs.Spec
+	linux   *specs.Linux
+	process *specs.Process
+
+	status, start Arg // the two fifos
+	console       Arg // socket that takes the terminal's master
+	root          Arg // the root filesystem, a mount
+	proc          Reg // a procfs of the child's pid namespace
+	peer          Reg // the terminal
+	program       Reg // path of the user's program
+	wait          *blob
+}
+
+// The words that the child writes to the status fifo before its program runs.
+// A report of a failed step has an address in their place.
+const (
+	statusNamespaces = 1 // mounts are made: hooks may run
+	statusReady      = 2 // only the user's program is missing
+)
+
+// begin opens what lives as long as the table.
+func (c *compiler) begin() error {
+	c.status = c.file(File{Name: "status fifo"})
+	c.start = c.file(File{Name: "start fifo"})
+	if c.process.Terminal {
+		c.console = c.file(File{Name: "console socket"})
+	}
+	c.stage("hide from other processes", "")
+	c.call("prctl", named(unix.PR_SET_DUMPABLE, "PR_SET_DUMPABLE"), num(0))
+	c.call("prctl", named(unix.PR_SET_NAME, "PR_SET_NAME"), str("gantry-init"))
+	c.call("setsid").fine(unix.EPERM)
+	return nil
+}
+
+// cloneFlag is the flag of each kind of namespace.
+var cloneFlag = map[specs.LinuxNamespaceType]uint64{
+	specs.PIDNamespace:     unix.CLONE_NEWPID,
+	specs.NetworkNamespace: unix.CLONE_NEWNET,
+	specs.MountNamespace:   unix.CLONE_NEWNS,
+	specs.IPCNamespace:     unix.CLONE_NEWIPC,
+	specs.UTSNamespace:     unix.CLONE_NEWUTS,
+	specs.UserNamespace:    unix.CLONE_NEWUSER,
+	specs.CgroupNamespace:  unix.CLONE_NEWCGROUP,
+	specs.TimeNamespace:    unix.CLONE_NEWTIME,
+}
+
+// namespaces joins cgroups and namespaces. The namespace of cgroups is made
+// after its groups are joined, for they become its root.
+func (c *compiler) namespaces() error {
+	for _, p := range c.CgroupJoin {
+		fd := c.file(File{Name: "cgroup", Call: "open", Path: p, Flags: unix.O_WRONLY})
+		c.stage("join cgroup", path.Dir(p))
+		c.call("write", fd, str("0"), num(1))
+	}
+	for _, ns := range c.linux.Namespaces {
+		flag := cloneFlag[ns.Type]
+		switch {
+		case ns.Path != "" && ns.Type == specs.PIDNamespace:
+			// The parent's thread joins it: only its children are in it.
+		case ns.Path != "":
+			fd := c.file(File{Name: string(ns.Type) + " namespace", Call: "open", Path: ns.Path})
+			c.stage("join "+string(ns.Type)+" namespace", ns.Path)
+			c.call("setns", fd, named(flag, "CLONE_"+strings.Join(flagNames(flag, cloneFlags), "|")))
+		case ns.Type == specs.CgroupNamespace:
+			c.stage("make cgroup namespace", "")
+			c.call("unshare", named(flag, "CLONE_NEWCGROUP"))
+		case ns.Type == specs.TimeNamespace:
+			c.timeNamespace()
+		default:
+			c.plan.Clone |= flag
+		}
+	}
+	return nil
+}
+
+// timeNamespace makes the time namespace that the next execve enters (Linux
+// 6.3) and sets its clocks.
+func (c *compiler) timeNamespace() {
+	c.stage("make time namespace", "")
+	c.call("unshare", named(unix.CLONE_NEWTIME, "CLONE_NEWTIME"))
+	var lines []string
+	for clock, o := range c.linux.TimeOffsets {
+		lines = append(lines, fmt.Sprintf("%s %d %d\n", clock, o.Secs, o.Nanosecs))
+	}
+	slices.Sort(lines)
+	if text := strings.Join(lines, ""); text != "" {
+		c.stage("set time offsets", "/proc/self/timens_offsets")
+		fd := c.open("openat", cwd(), str("/proc/self/timens_offsets"), named(unix.O_WRONLY|unix.O_CLOEXEC, "O_WRONLY|O_CLOEXEC"))
+		c.call("write", reg(fd), str(text), num(len(text)))
+	}
+}
+
+// has says whether the container has a namespace of kind t that is not the
+// caller's own.
+func (c *compiler) has(t specs.LinuxNamespaceType) bool {
+	return slices.ContainsFunc(c.linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == t })
+}
+
+// runtimeHooks lets the parent run the hooks that want the mounts made and the
+// host's root still there (runtime-spec, "Lifecycle": before pivot_root).
+func (c *compiler) runtimeHooks() error {
+	h := c.spec.Hooks
+	if h == nil || len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer) == 0 { //nolint:staticcheck // prestart is deprecated and used
+		return nil
+	}
+	c.stage("wait for the hooks", "")
+	c.tell(statusNamespaces)
+	c.await()
+	return nil
+}
+
+// tell writes a word to the status fifo.
+func (c *compiler) tell(word uint64) {
+	c.call("write", c.status, words(fmt.Sprintf("{%d 0}", word), word, 0), num(16))
+}
+
+// await waits for a byte on the start fifo, which the child itself holds open.
+func (c *compiler) await() {
+	if c.wait == nil {
+		c.wait = &blob{bytes: make([]byte, 8)}
+	}
+	c.call("read", c.start, Arg{text: "byte", data: c.wait}, num(1)).Min = 1
+}
+
+// closeFiles closes what only the mounts needed, long before the user's program
+// runs: the working directory must not be found through it (CVE-2024-21626).
+func (c *compiler) closeFiles() error {
+	keep := 2
+	if c.process.Terminal {
+		keep = 3
+	}
+	c.stage("close what the mounts needed", "")
+	first := c.plan.FirstFD + keep
+	all := uint64(1<<32 - 1)
+	c.call("close_range", num(first), hex(all), num(0))
+	return nil
+}
+
+// names sets host and domain name.
+func (c *compiler) names() error {
+	if h := c.spec.Hostname; h != "" {
+		c.stage("set hostname", h)
+		c.call("sethostname", str(h), num(len(h)))
+	}
+	if d := c.spec.Domainname; d != "" {
+		c.stage("set domainname", d)
+		c.call("setdomainname", str(d), num(len(d)))
+	}
+	return nil
+}

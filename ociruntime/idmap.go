@@ -1,0 +1,67 @@
+package ociruntime
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// idmap is the id mapping of a mount.
+type idmap struct {
+	uids, gids []specs.LinuxIDMapping
+	recursive  bool
+}
+
+// mountIDMap is the mapping that a mount asks for: its own, or the container's.
+func (c *compiler) mountIDMap(m specs.Mount, o mountOptions) (*idmap, error) {
+	im := &idmap{uids: m.UIDMappings, gids: m.GIDMappings, recursive: o.idmap == "ridmap"}
+	if len(im.uids) == 0 && len(im.gids) == 0 {
+		im.uids, im.gids = c.linux.UIDMappings, c.linux.GIDMappings
+	}
+	if len(im.uids) == 0 || len(im.gids) == 0 {
+		return nil, fmt.Errorf("option %s: both uidMappings and gidMappings are needed", o.idmap)
+	}
+	return im, nil
+}
+
+// apply maps the ids of the tree fd (mount_setattr(2), "ID-mapped mounts",
+// Linux 5.12). The mapping comes from a user namespace, which a process of its
+// own makes and which lives on in the mount.
+func (im *idmap) apply(fd int) error {
+	ns, err := userNamespace(im.uids, im.gids)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	flags := uint(unix.AT_EMPTY_PATH)
+	if im.recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())}
+	return unix.MountSetattr(fd, "", flags, &attr)
+}
+
+// userNamespace makes a user namespace with a mapping: a child is born in it,
+// and stopped before it runs anything.
+func userNamespace(uids, gids []specs.LinuxIDMapping) (*os.File, error) {
+	pidfd := -1
+	pid, err := syscall.ForkExec("/proc/self/exe", []string{"gantry-userns"}, &syscall.ProcAttr{Sys: &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWUSER,
+		UidMappings: sysMap(uids),
+		GidMappings: sysMap(gids),
+		PidFD:       &pidfd,
+		Ptrace:      true,
+		Pdeathsig:   syscall.SIGKILL,
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("make a user namespace: %w", err)
+	}
+	c := &child{pid: pid, pidfd: os.NewFile(uintptr(pidfd), "pidfd")}
+	defer c.pidfd.Close()
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", pid))
+	return ns, errors.Join(err, c.kill(nil))
+}

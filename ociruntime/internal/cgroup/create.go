@@ -1,0 +1,152 @@
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Create makes the group's directories, and what is missing above them, or
+// leaves nothing behind. A directory that exists is an error only where it
+// holds processes.
+func (g *Group) Create() (made []string, err error) {
+	defer func() {
+		if err != nil {
+			for _, dir := range slices.Backward(made) {
+				err = errors.Join(err, unix.Rmdir(dir))
+			}
+			made = nil
+		}
+	}()
+	for _, d := range g.Dirs {
+		dirs, err := makeDir(d.Path)
+		made = append(made, dirs...)
+		if err != nil {
+			return made, fmt.Errorf("make cgroup %s: %w", d.Path, err)
+		}
+		if err := d.prepare(); err != nil {
+			return made, fmt.Errorf("prepare cgroup %s: %w", d.Path, err)
+		}
+	}
+	return made, nil
+}
+
+// makeDir is mkdir -p, and says what it made.
+func makeDir(dir string) (made []string, err error) {
+	err = unix.Mkdir(dir, 0o755)
+	switch {
+	case err == nil:
+		return []string{dir}, nil
+	case errors.Is(err, unix.EEXIST):
+		return nil, nil
+	case !errors.Is(err, unix.ENOENT):
+		return nil, err
+	}
+	if made, err = makeDir(filepath.Dir(dir)); err != nil {
+		return made, err
+	}
+	if err := unix.Mkdir(dir, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+		return made, err
+	}
+	return append(made, dir), nil
+}
+
+// prepare makes a new group able to take a process.
+func (d Dir) prepare() error {
+	if d.V2 {
+		return d.enableControllers()
+	}
+	if !slices.Contains(d.Controllers, "cpuset") {
+		return nil
+	}
+	// A new group of cpuset is empty, and no process can join it.
+	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
+		if err := inherit(d.Path, d.Mount, file); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inherit fills file from the group above where it is empty.
+func inherit(dir, top, file string) error {
+	b, err := os.ReadFile(filepath.Join(dir, file))
+	if err != nil || len(strings.TrimSpace(string(b))) > 0 || dir == top {
+		return err
+	}
+	up := filepath.Dir(dir)
+	if err := inherit(up, top, file); err != nil {
+		return err
+	}
+	if b, err = os.ReadFile(filepath.Join(up, file)); err != nil {
+		return err
+	}
+	return write(dir, file, strings.TrimSpace(string(b)))
+}
+
+// enableControllers turns on every controller for the group in the groups
+// above it (cgroup v2, "Enabling and Disabling"). One that cannot be is left
+// out: a limit that needs it says so.
+func (d Dir) enableControllers() error {
+	b, err := os.ReadFile(filepath.Join(d.Mount, "cgroup.controllers"))
+	if err != nil {
+		return err
+	}
+	rel, err := filepath.Rel(d.Mount, filepath.Dir(d.Path))
+	if err != nil {
+		return err
+	}
+	dir := d.Mount
+	for _, part := range strings.Split(rel, "/") {
+		dir = filepath.Join(dir, part)
+		for _, c := range strings.Fields(string(b)) {
+			_ = write(dir, "cgroup.subtree_control", "+"+c)
+		}
+	}
+	return nil
+}
+
+// Remove removes the group and the groups below it. The kernel refuses while a
+// process that was killed is still on its way out, so it is tried for a while.
+func (g *Group) Remove() error {
+	var errs []error
+	for _, d := range g.Dirs {
+		if err := remove(d.Path); err != nil {
+			errs = append(errs, fmt.Errorf("remove cgroup %s: %w", d.Path, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+const (
+	firstPause = 500 * time.Microsecond
+	longest    = 5 * time.Second
+)
+
+func remove(dir string) error {
+	err := unix.Rmdir(dir)
+	if err == nil || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	deadline := time.Now().Add(longest)
+	for pause := firstPause; ; pause *= 2 {
+		err := walk(dir, unix.Rmdir)
+		if err == nil || !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
+			return err
+		}
+		time.Sleep(pause)
+	}
+}
+
+// Exists says whether the group is there in any hierarchy.
+func (g *Group) Exists() bool {
+	return slices.ContainsFunc(g.Dirs, func(d Dir) bool {
+		return unix.Access(d.Path, unix.F_OK) == nil
+	})
+}

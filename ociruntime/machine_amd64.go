@@ -1,0 +1,4 @@
+package ociruntime
+
+// elfMachine is EM_X86_64.
+const elfMachine = 62

@@ -1,0 +1,145 @@
+package ociruntime
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// mountOptions is what the options of one mount come to.
+type mountOptions struct {
+	attr        unix.MountAttr // of the mount itself
+	rec         unix.MountAttr // of it and everything below (rro and the like)
+	propagation []treeAttr     // in the order given
+	bind        bool
+	recursive   bool // rbind
+	remount     bool
+	copyUp      bool     // tmpcopyup: the tmpfs begins with what lies below it
+	idmap       string   // "idmap", "ridmap" or none
+	data        []string // for the filesystem
+}
+
+// attrOption is an option that sets or clears attributes of a mount
+// (mount_setattr(2)). Access times are one field of three values.
+type attrOption struct {
+	set, clear uint64
+}
+
+var attrOptions = map[string]attrOption{
+	"ro":            {set: unix.MOUNT_ATTR_RDONLY},
+	"rw":            {clear: unix.MOUNT_ATTR_RDONLY},
+	"nosuid":        {set: unix.MOUNT_ATTR_NOSUID},
+	"suid":          {clear: unix.MOUNT_ATTR_NOSUID},
+	"nodev":         {set: unix.MOUNT_ATTR_NODEV},
+	"dev":           {clear: unix.MOUNT_ATTR_NODEV},
+	"noexec":        {set: unix.MOUNT_ATTR_NOEXEC},
+	"exec":          {clear: unix.MOUNT_ATTR_NOEXEC},
+	"nodiratime":    {set: unix.MOUNT_ATTR_NODIRATIME},
+	"diratime":      {clear: unix.MOUNT_ATTR_NODIRATIME},
+	"nosymfollow":   {set: unix.MOUNT_ATTR_NOSYMFOLLOW},
+	"symfollow":     {clear: unix.MOUNT_ATTR_NOSYMFOLLOW},
+	"relatime":      {set: unix.MOUNT_ATTR_RELATIME, clear: unix.MOUNT_ATTR__ATIME},
+	"norelatime":    {set: unix.MOUNT_ATTR_STRICTATIME, clear: unix.MOUNT_ATTR__ATIME},
+	"noatime":       {set: unix.MOUNT_ATTR_NOATIME, clear: unix.MOUNT_ATTR__ATIME},
+	"atime":         {set: unix.MOUNT_ATTR_RELATIME, clear: unix.MOUNT_ATTR__ATIME},
+	"strictatime":   {set: unix.MOUNT_ATTR_STRICTATIME, clear: unix.MOUNT_ATTR__ATIME},
+	"nostrictatime": {set: unix.MOUNT_ATTR_RELATIME, clear: unix.MOUNT_ATTR__ATIME},
+}
+
+var propagationOptions = map[string]treeAttr{
+	"private":     {attr: unix.MountAttr{Propagation: unix.MS_PRIVATE}},
+	"rprivate":    {attr: unix.MountAttr{Propagation: unix.MS_PRIVATE}, recursive: true},
+	"slave":       {attr: unix.MountAttr{Propagation: unix.MS_SLAVE}},
+	"rslave":      {attr: unix.MountAttr{Propagation: unix.MS_SLAVE}, recursive: true},
+	"shared":      {attr: unix.MountAttr{Propagation: unix.MS_SHARED}},
+	"rshared":     {attr: unix.MountAttr{Propagation: unix.MS_SHARED}, recursive: true},
+	"unbindable":  {attr: unix.MountAttr{Propagation: unix.MS_UNBINDABLE}},
+	"runbindable": {attr: unix.MountAttr{Propagation: unix.MS_UNBINDABLE}, recursive: true},
+}
+
+// superOptions are flags of mount(2) that belong to the superblock; the mount
+// API takes them as parameters of the filesystem.
+var superOptions = map[string]string{
+	"sync": "sync", "async": "async", "dirsync": "dirsync", "mand": "mand", "nomand": "nomand",
+	"lazytime": "lazytime", "nolazytime": "nolazytime", "silent": "silent", "loud": "loud",
+	"iversion": "iversion", "noiversion": "noiversion",
+}
+
+// knownMountOptions are all options that are not the filesystem's own, sorted,
+// for `features`.
+func knownMountOptions() []string {
+	names := []string{"bind", "rbind", "remount", "defaults", "tmpcopyup", "idmap", "ridmap", "acl", "noacl"}
+	for o := range attrOptions {
+		names = append(names, o)
+		if o != "symfollow" && o != "nosymfollow" {
+			names = append(names, "r"+o)
+		}
+	}
+	names = append(names, "rsymfollow", "rnosymfollow")
+	for o := range propagationOptions {
+		names = append(names, o)
+	}
+	for o := range superOptions {
+		names = append(names, o)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// parseMountOptions sorts the options of m by what they act upon.
+func parseMountOptions(m specs.Mount) (mountOptions, error) {
+	o := mountOptions{bind: m.Type == "bind" || m.Type == "rbind", recursive: m.Type == "rbind"}
+	for _, opt := range m.Options {
+		switch opt {
+		case "bind":
+			o.bind = true
+		case "rbind":
+			o.bind, o.recursive = true, true
+		case "remount":
+			o.remount = true
+		case "tmpcopyup":
+			o.copyUp = true
+		case "idmap", "ridmap":
+			o.idmap = opt
+		case "", "defaults", "acl", "noacl":
+		default:
+			o.add(opt)
+		}
+	}
+	if o.copyUp {
+		return o, errors.New("option tmpcopyup is not supported")
+	}
+	if len(m.UIDMappings)+len(m.GIDMappings) > 0 && !o.bind {
+		return o, fmt.Errorf("uidMappings is only for a bind mount, not %q", m.Type)
+	}
+	return o, nil
+}
+
+func (o *mountOptions) add(opt string) {
+	if p, ok := propagationOptions[opt]; ok {
+		o.propagation = append(o.propagation, p)
+		return
+	}
+	if a, ok := attrOptions[opt]; ok {
+		a.apply(&o.attr)
+		return
+	}
+	if a, ok := attrOptions[strings.TrimPrefix(opt, "r")]; ok && opt[0] == 'r' {
+		a.apply(&o.rec)
+		return
+	}
+	if s, ok := superOptions[opt]; ok {
+		opt = s
+	}
+	o.data = append(o.data, opt)
+}
+
+// apply makes a later option win over an earlier one.
+func (a attrOption) apply(m *unix.MountAttr) {
+	m.Attr_set = m.Attr_set&^a.clear | a.set
+	m.Attr_clr = m.Attr_clr&^a.set | a.clear
+}

@@ -1,0 +1,162 @@
+package ociruntime
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Plan is everything that is done to start a process: what the parent opens,
+// how it clones, and the table of system calls that the child goes through.
+// It is data: making it needs no privilege and touches nothing.
+type Plan struct {
+	Files []File  `json:"files"` // the child's descriptors from FirstFD up
+	Clone uint64  `json:"-"`     // namespaces made at the clone, CLONE_NEW*
+	Steps []*Step `json:"steps"`
+
+	// FirstFD is the number of Files[0]: 3, and one more for each extra file.
+	FirstFD int `json:"firstFd"`
+	regs    int
+	homes   map[Reg]home // registers that live inside a piece of data
+}
+
+// home is a place inside a piece of data that takes a result.
+type home struct {
+	data *blob
+	off  int
+}
+
+// File is a descriptor that the parent opens for the child.
+type File struct {
+	Name string `json:"name"`
+	// Call is "open", "open_tree", or "" for one that the parent has at hand,
+	// whose Name is then all that is said of it.
+	Call  string     `json:"call,omitempty"`
+	Path  string     `json:"path,omitempty"`
+	Flags int        `json:"flags,omitempty"`
+	Attrs []treeAttr `json:"-"` // changes to a tree from open_tree, in order
+	IDMap *idmap     `json:"-"` // and the id mapping it gets
+}
+
+// treeAttr is one mount_setattr(2).
+type treeAttr struct {
+	attr      unix.MountAttr
+	recursive bool
+}
+
+// Step is one system call of the child.
+type Step struct {
+	Name  string `json:"name"`           // what it is for
+	Path  string `json:"path,omitempty"` // the thing that it is done to
+	Call  string `json:"call"`
+	Args  []Arg  `json:"args"`
+	Out   Reg    `json:"out,omitempty"`  // register that takes the result
+	Min   int64  `json:"min,omitempty"`  // least result that is success
+	Then  int    `json:"then,omitempty"` // index of the next step, 0 for the one below
+	On    []int  `json:"on,omitempty"`   // errnos that are no failure …
+	Else  int    `json:"else,omitempty"` // … and the step they lead to, 0 for the one below
+	then  label  // resolved into Then
+	other label  // resolved into Else
+}
+
+// Reg is a register: the result of one step, and an argument of later ones.
+type Reg int
+
+// label is a place in the table that a step can go on with.
+type label int
+
+// Arg is an argument of a step: a number, a register, or the address of data.
+type Arg struct {
+	text string
+	num  uint64
+	reg  Reg
+	data *blob
+}
+
+// blob is data of the child: bytes, some of which are addresses of other blobs.
+type blob struct {
+	bytes  []byte
+	relocs []reloc
+}
+
+type reloc struct {
+	off int
+	to  *blob
+}
+
+// String is the argument as the plan prints it.
+func (a Arg) String() string {
+	if a.reg != 0 {
+		return fmt.Sprintf("$%d", a.reg)
+	}
+	return a.text
+}
+
+// MarshalJSON writes the argument as the plan prints it.
+func (a Arg) MarshalJSON() ([]byte, error) { return json.Marshal(a.String()) }
+
+// String is the step in one line.
+func (s *Step) String() string {
+	var b strings.Builder
+	args := make([]string, len(s.Args))
+	for i, a := range s.Args {
+		args[i] = a.String()
+	}
+	fmt.Fprintf(&b, "%s(%s)", s.Call, strings.Join(args, ", "))
+	if s.Out != 0 {
+		fmt.Fprintf(&b, " = $%d", s.Out)
+	}
+	if s.Then != 0 {
+		fmt.Fprintf(&b, "; then %d", s.Then)
+	}
+	if len(s.On) > 0 {
+		names := make([]string, len(s.On))
+		for i, e := range s.On {
+			names[i] = errnoName(e)
+		}
+		fmt.Fprintf(&b, "; %s is fine", strings.Join(names, " "))
+		if s.Else != 0 {
+			fmt.Fprintf(&b, ": %d", s.Else)
+		}
+	}
+	return b.String()
+}
+
+func errnoName(e int) string {
+	if e == 0 {
+		return "0"
+	}
+	return unix.ErrnoName(unix.Errno(e))
+}
+
+// Print writes the plan for a reader.
+func (p *Plan) Print(w io.Writer) {
+	fmt.Fprintln(w, "# the parent opens")
+	for i, f := range p.Files {
+		fmt.Fprintf(w, "%4d  %s\n", p.FirstFD+i, f.describe())
+	}
+	fmt.Fprintf(w, "# and clones: %s\n", strings.Join(flagNames(p.Clone, cloneFlags), "|"))
+	fmt.Fprintln(w, "# the child calls")
+	name, path := "", ""
+	for i, s := range p.Steps {
+		if s.Name != name || s.Path != path {
+			name, path = s.Name, s.Path
+			fmt.Fprintf(w, "      # %s\n", strings.TrimSpace(name+" "+path))
+		}
+		fmt.Fprintf(w, "%4d  %s\n", i, s)
+	}
+}
+
+func (f File) describe() string {
+	if f.Call == "" {
+		return f.Name
+	}
+	s := fmt.Sprintf("%s: %s(%q)", f.Name, f.Call, f.Path)
+	for _, a := range f.Attrs {
+		s += " " + describeAttr(a)
+	}
+	return s
+}
