@@ -2,13 +2,11 @@ package image
 
 import (
 	"context"
-	"io"
+	"fmt"
+	"sync"
 
 	"github.com/containerd/errdefs"
-	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/gantryd/gantry/remote"
 	"github.com/gantryd/gantry/store/content"
 	"github.com/gantryd/gantry/store/snapshot"
 )
@@ -20,102 +18,69 @@ type Stores struct {
 	// Snapshotter is the name of Snapshots in labels; empty is "overlayfs".
 	Snapshotter string
 	Images      Images
+	// Flights lets pulls and unpacks that run at the same time share layers; nil
+	// shares none.
+	Flights *Flights
 }
 
-// PullOptions say what Pull fetches.
-type PullOptions struct {
-	Registry *remote.Client
-	// Name is given to the image; empty is the reference itself, in full.
-	Name string
-	// Platform to fetch; nil is this machine's.
-	Platform *ocispec.Platform
-	// AllPlatforms fetches every one, and unpacks only Platform.
-	AllPlatforms bool
-	// Unpack extracts the layers into Snapshots while they are fetched.
-	Unpack bool
-	// Labels for the image.
-	Labels map[string]string
-	// MaxLayers at the same time; 0 is 3.
-	MaxLayers int
-	// Progress is called from several goroutines, never at the same time.
-	Progress func(Progress)
+func (s Stores) snapshotter() string {
+	if s.Snapshotter == "" {
+		return "overlayfs"
+	}
+	return s.Snapshotter
 }
 
-// Pull fetches ref, verifies, stores and unpacks it in one pass, and names it.
-func Pull(ctx context.Context, s Stores, ref string, o PullOptions) (Image, error) {
-	return Image{}, errdefs.ErrNotImplemented
+// name creates img, or moves its name to the new target.
+func (s Stores) name(ctx context.Context, img Image) (Image, error) {
+	made, err := s.Images.Create(ctx, img)
+	if errdefs.IsAlreadyExists(err) {
+		fields := []string{"target"}
+		for k := range img.Labels {
+			fields = append(fields, "labels."+k)
+		}
+		made, err = s.Images.Update(ctx, img, fields...)
+	}
+	if err != nil {
+		return Image{}, fmt.Errorf("name image %s: %w", img.Name, err)
+	}
+	return made, nil
 }
 
-// UnpackOptions say what Unpack extracts.
-type UnpackOptions struct {
-	Platform  *ocispec.Platform // nil is this machine's
-	MaxLayers int               // at the same time; 0 is 3
-	Progress  func(Progress)
+// Flights knows which layers are being unpacked, so that each is by one at a
+// time. The zero Flights is ready.
+type Flights struct {
+	mu  sync.Mutex
+	all map[string]chan struct{}
 }
 
-// Unpack extracts the layers of target, whose blobs are all in s.Content, and
-// gives the chain ID: the name of the snapshot that has all of them.
-func Unpack(ctx context.Context, s Stores, target ocispec.Descriptor, o UnpackOptions) (digest.Digest, error) {
-	return "", errdefs.ErrNotImplemented
-}
-
-// PushOptions say what Push sends.
-type PushOptions struct {
-	Registry *remote.Client
-	Platform *ocispec.Platform // only this platform's manifest; nil is all that is there
-	Progress func(Progress)
-}
-
-// Push sends target and all below it, and tags it as ref.
-func Push(ctx context.Context, s Stores, ref string, target ocispec.Descriptor, o PushOptions) error {
-	return errdefs.ErrNotImplemented
-}
-
-// ImportOptions say how Import reads an archive.
-type ImportOptions struct {
-	Platform *ocispec.Platform
-	Unpack   bool
-	// Digests also names images that have no name in the archive, by this prefix and
-	// "@DIGEST"; empty leaves them out.
-	Digests  string
-	Progress func(Progress)
-}
-
-// Import reads an archive as docker save or OCI tools write it, stores its blobs
-// and names its images.
-func Import(ctx context.Context, s Stores, r io.Reader, o ImportOptions) ([]Image, error) {
-	return nil, errdefs.ErrNotImplemented
-}
-
-// ExportOptions say what Export writes.
-type ExportOptions struct {
-	Platform *ocispec.Platform // only this platform's manifest; nil is all that is there
-}
-
-// Export writes images as a tar that is an OCI image layout and a docker archive
-// at once. Images with the same target are one image with several names.
-func Export(ctx context.Context, s Stores, images []Image, w io.Writer, o ExportOptions) error {
-	return errdefs.ErrNotImplemented
-}
-
-// Manifest finds the manifest of target for a platform (nil is this machine's)
-// and reads it, with its descriptor.
-func Manifest(ctx context.Context, s content.Store, target ocispec.Descriptor, p *ocispec.Platform) (ocispec.Manifest, ocispec.Descriptor, error) {
-	return ocispec.Manifest{}, ocispec.Descriptor{}, errdefs.ErrNotImplemented
-}
-
-// Config is the config of target for a platform, with its descriptor; the blob
-// itself has docker's further fields.
-func Config(ctx context.Context, s content.Store, target ocispec.Descriptor, p *ocispec.Platform) (ocispec.Image, ocispec.Descriptor, error) {
-	return ocispec.Image{}, ocispec.Descriptor{}, errdefs.ErrNotImplemented
-}
-
-// Platforms lists the platforms of target whose manifests are in s.
-func Platforms(ctx context.Context, s content.Store, target ocispec.Descriptor) ([]ocispec.Platform, error) {
-	return nil, errdefs.ErrNotImplemented
-}
-
-// ChainID names the snapshot of the given layers, bottom first (image-spec, config.md).
-func ChainID(diffIDs []digest.Digest) digest.Digest {
-	return ""
+// take waits until nobody works on key, and then does; done lets go.
+func (f *Flights) take(ctx context.Context, key string) (done func(), err error) {
+	if f == nil {
+		return func() {}, nil
+	}
+	for {
+		f.mu.Lock()
+		other, busy := f.all[key]
+		if !busy {
+			break
+		}
+		f.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	defer f.mu.Unlock()
+	if f.all == nil {
+		f.all = map[string]chan struct{}{}
+	}
+	mine := make(chan struct{})
+	f.all[key] = mine
+	return func() {
+		f.mu.Lock()
+		delete(f.all, key)
+		f.mu.Unlock()
+		close(mine)
+	}, nil
 }

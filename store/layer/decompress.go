@@ -1,0 +1,56 @@
+package layer
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+// windowLimit is how many bytes of memory a zstd frame may ask for.
+const windowLimit = 128 << 20
+
+// Compression is the form of a layer.
+type Compression string
+
+// The forms that layers have.
+const (
+	Uncompressed Compression = ""
+	Gzip         Compression = "gzip"
+	Zstd         Compression = "zstd"
+)
+
+// Decompress reads r as gzip or zstd or as it is, told by its first bytes. Close
+// does not close r.
+func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
+	br := bufio.NewReaderSize(r, 256<<10)
+	head, err := br.Peek(4)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, Uncompressed, err
+	}
+	switch {
+	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
+		z, err := gzip.NewReader(br)
+		if err != nil {
+			return nil, Gzip, fmt.Errorf("read gzip: %w", err)
+		}
+		return z, Gzip, nil
+	case isZstd(head):
+		z, err := zstd.NewReader(br, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(windowLimit))
+		if err != nil {
+			return nil, Zstd, fmt.Errorf("read zstd: %w", err)
+		}
+		return z.IOReadCloser(), Zstd, nil
+	}
+	return io.NopCloser(br), Uncompressed, nil
+}
+
+// isZstd knows a zstd frame and a skippable one (RFC 8878, 3.1).
+func isZstd(head []byte) bool {
+	return len(head) == 4 && (bytes.Equal(head, []byte{0x28, 0xb5, 0x2f, 0xfd}) ||
+		head[0]&0xf0 == 0x50 && bytes.Equal(head[1:], []byte{0x2a, 0x4d, 0x18}))
+}
