@@ -2,8 +2,39 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
+
+	containersapi "github.com/containerd/containerd/api/services/containers/v1"
+	contentapi "github.com/containerd/containerd/api/services/content/v1"
+	diffapi "github.com/containerd/containerd/api/services/diff/v1"
+	eventsapi "github.com/containerd/containerd/api/services/events/v1"
+	imagesapi "github.com/containerd/containerd/api/services/images/v1"
+	introspectionapi "github.com/containerd/containerd/api/services/introspection/v1"
+	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
+	namespacesapi "github.com/containerd/containerd/api/services/namespaces/v1"
+	sandboxapi "github.com/containerd/containerd/api/services/sandbox/v1"
+	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	streamingapi "github.com/containerd/containerd/api/services/streaming/v1"
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	transferapi "github.com/containerd/containerd/api/services/transfer/v1"
+	ttrpcevents "github.com/containerd/containerd/api/services/ttrpc/events/v1"
+	versionapi "github.com/containerd/containerd/api/services/version/v1"
+	"github.com/containerd/ttrpc"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthapi "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/gantryd/gantry/lifecycle/internal/exchange"
+	meta "github.com/gantryd/gantry/lifecycle/internal/metadata"
+	"github.com/gantryd/gantry/lifecycle/internal/shims"
+	"github.com/gantryd/gantry/store/content/local"
+	"github.com/gantryd/gantry/store/snapshot"
+	"github.com/gantryd/gantry/store/snapshot/overlay"
 )
 
 // Config says where a Lifecycle keeps its things and what it tells its shims.
@@ -24,21 +55,134 @@ type Config struct {
 
 // Lifecycle serves the containerd API.
 type Lifecycle struct {
-	cfg Config
+	cfg     Config
+	uuid    string
+	events  *exchange.Exchange
+	db      *meta.DB
+	shims   *shims.Table
+	streams *streams
+	overlay *overlay.Snapshotter
 }
+
+// The directories below root, with containerd's names.
+const (
+	contentDir   = "io.containerd.content.v1.content"
+	snapshotsDir = "io.containerd.snapshotter.v1.overlayfs"
+	metadataFile = "io.containerd.metadata.v1.bolt/meta.db"
+	uuidFile     = "io.containerd.grpc.v1.introspection/uuid"
+)
 
 // New opens the stores, undoes what a killed predecessor left half-made, and
 // begins to restore the shims that run. It does not wait for a shim that hangs.
-func New(ctx context.Context, cfg Config) (*Lifecycle, error) {
-	return &Lifecycle{cfg: cfg}, nil
+func New(ctx context.Context, cfg Config) (_ *Lifecycle, err error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	for _, dir := range []string{cfg.Root, cfg.State} {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return nil, fmt.Errorf("make directory: %w", err)
+		}
+	}
+	l := &Lifecycle{cfg: cfg, events: &exchange.Exchange{}, streams: newStreams()}
+	if l.uuid, err = uuid(filepath.Join(cfg.Root, uuidFile)); err != nil {
+		return nil, err
+	}
+	if err := l.openStores(ctx); err != nil {
+		return nil, err
+	}
+	l.shims = shims.New(shims.Config{
+		Root: cfg.Root, State: cfg.State, Address: cfg.Address, ShimDirs: cfg.ShimDirs,
+		Debug: cfg.Debug, Events: l.events, Runtime: l.runtimeOf, Log: cfg.Log,
+	})
+	if err := l.shims.Restore(); err != nil {
+		return nil, errors.Join(fmt.Errorf("restore tasks: %w", err), l.Close())
+	}
+	return l, nil
 }
 
-// Serve answers gRPC on one listener and the shims' ttrpc on the other until ctx
-// ends, and closes both. Containers run on.
-func (l *Lifecycle) Serve(ctx context.Context, grpc, ttrpc net.Listener) error {
-	<-ctx.Done()
+func (l *Lifecycle) openStores(ctx context.Context) (err error) {
+	blobs, err := local.New(filepath.Join(l.cfg.Root, contentDir))
+	if err != nil {
+		return err
+	}
+	if l.overlay, err = overlay.New(filepath.Join(l.cfg.Root, snapshotsDir)); err != nil {
+		return err
+	}
+	snapshotters := map[string]snapshot.Snapshotter{"overlayfs": l.overlay}
+	l.db, err = meta.Open(filepath.Join(l.cfg.Root, metadataFile), blobs, snapshotters, l.events, l.cfg.Log)
+	if err != nil {
+		return errors.Join(err, l.overlay.Close())
+	}
+	if err := l.db.Repair(ctx); err != nil {
+		return errors.Join(fmt.Errorf("repair metadata: %w", err), l.db.Close(), l.overlay.Close())
+	}
 	return nil
 }
 
+// runtimeOf is the runtime of a container on record, "" where there is none.
+func (l *Lifecycle) runtimeOf(ns, id string) string {
+	c, err := l.db.Containers(ns).Get(id)
+	if err != nil {
+		return ""
+	}
+	return c.Runtime.Name
+}
+
+// maxMessage is the largest gRPC message in bytes, as containerd has it; a client
+// sends a container's whole spec in one.
+const maxMessage = 16 << 20
+
+// Serve answers gRPC on one listener and the shims' ttrpc on the other until ctx
+// ends, and closes both. Containers run on.
+func (l *Lifecycle) Serve(ctx context.Context, api, shims net.Listener) error {
+	g := grpc.NewServer(
+		grpc.UnaryInterceptor(unaryErrors), grpc.StreamInterceptor(streamErrors),
+		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
+	)
+	l.register(g)
+	t, err := ttrpc.NewServer()
+	if err != nil {
+		return errors.Join(err, api.Close(), shims.Close())
+	}
+	ttrpcevents.RegisterTTRPCEventsService(t, forwarder{l})
+
+	done := make(chan error, 1)
+	go func() { done <- t.Serve(context.WithoutCancel(ctx), shims) }()
+	stop := context.AfterFunc(ctx, g.Stop)
+	defer stop()
+	err = g.Serve(api)
+	err = errors.Join(err, t.Close())
+	if terr := <-done; !errors.Is(terr, ttrpc.ErrServerClosed) {
+		err = errors.Join(err, terr)
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// register plugs every service into the gRPC server.
+func (l *Lifecycle) register(g *grpc.Server) {
+	containersapi.RegisterContainersServer(g, &containers{db: l.db, shims: l.shims})
+	tasksapi.RegisterTasksServer(g, &tasks{db: l.db, shims: l.shims})
+	contentapi.RegisterContentServer(g, &contents{db: l.db})
+	snapshotsapi.RegisterSnapshotsServer(g, &snapshots{db: l.db})
+	imagesapi.RegisterImagesServer(g, &images{db: l.db})
+	leasesapi.RegisterLeasesServer(g, &leases{db: l.db})
+	namespacesapi.RegisterNamespacesServer(g, &namespaces{db: l.db})
+	eventsapi.RegisterEventsServer(g, &events{l: l})
+	diffapi.RegisterDiffServer(g, &diffs{db: l.db})
+	streamingapi.RegisterStreamingServer(g, l.streams)
+	transferapi.RegisterTransferServer(g, &transfers{db: l.db, streams: l.streams, insecure: l.cfg.InsecureRegistries})
+	introspectionapi.RegisterIntrospectionServer(g, &introspection{l: l})
+	versionapi.RegisterVersionServer(g, versions{})
+	sandboxapi.RegisterStoreServer(g, sandboxStore{})
+	sandboxapi.RegisterControllerServer(g, sandboxController{})
+	healthapi.RegisterHealthServer(g, health.NewServer())
+}
+
 // Close lets go of the stores and of the connections to shims. Containers run on.
-func (l *Lifecycle) Close() error { return nil }
+func (l *Lifecycle) Close() error {
+	l.shims.Close()
+	return errors.Join(l.db.Close(), l.overlay.Close())
+}

@@ -1,0 +1,157 @@
+package shims
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/containerd/containerd/api/runtime/bootstrap/v1"
+	api "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/gantryd/gantry/lifecycle/internal/trace"
+)
+
+// startWait is how long a shim may take to start and listen.
+const startWait = 30 * time.Second
+
+// CreateOptions say how a task is made.
+type CreateOptions struct {
+	Runtime string // "io.containerd.runc.v2" or the path of a shim binary
+	// Options of the shim, for its start.
+	Options *anypb.Any
+	Spec    []byte // config.json
+	// Request is what the shim is asked; ID and Bundle are filled in here.
+	Request *api.CreateTaskRequest
+}
+
+// Create makes the bundle, starts the shim and has it create the task, or leaves
+// nothing behind. It gives the pid of the task's first process.
+func (t *Table) Create(ctx context.Context, ns, id string, o CreateOptions) (_ uint32, err error) {
+	binary, err := t.resolve(o.Runtime)
+	if err != nil {
+		return 0, err
+	}
+	task := t.newTask(ns, id, starting)
+	task.binary = binary
+	if err := t.enter(ctx, task); err != nil {
+		return 0, err
+	}
+	pid, err := task.create(ctx, o)
+	if err != nil {
+		task.enter(leaving)
+		t.leave(task)
+		return 0, err
+	}
+	if !task.live() {
+		return 0, fmt.Errorf("task %s: shim died: %w", id, errdefs.ErrUnavailable)
+	}
+	return pid, nil
+}
+
+func (t *Task) create(ctx context.Context, o CreateOptions) (pid uint32, err error) {
+	end := trace.Step(ctx, "make bundle", t.bundle.dir)
+	err = t.bundle.make(o.Spec)
+	end()
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		if err != nil {
+			t.letGo()
+			err = errors.Join(err, t.bundle.remove())
+		}
+	}()
+	if err := t.openLog(); err != nil {
+		return 0, err
+	}
+	defer func() {
+		if err != nil {
+			t.undoStart()
+		}
+	}()
+	if err := t.startShim(ctx, o.Options); err != nil {
+		return 0, err
+	}
+	end = trace.Step(ctx, "shim Create", "")
+	defer end()
+	o.Request.ID, o.Request.Bundle = t.ID, t.bundle.dir
+	var r api.CreateTaskResponse
+	if err := t.Call(ctx, "Create", o.Request, &r); err != nil {
+		return 0, err
+	}
+	return r.Pid, nil
+}
+
+// startShim starts the shim and writes down where it listens, for whoever
+// restores the task.
+func (t *Task) startShim(ctx context.Context, options *anypb.Any) error {
+	ctx, cancel := context.WithTimeout(ctx, startWait)
+	defer cancel()
+	// Before the start: if we die during it, a successor knows whom to ask to
+	// clean up.
+	if err := t.bundle.write("shim-binary-path", []byte(t.binary)); err != nil {
+		return err
+	}
+	end := trace.Step(ctx, "start shim", t.binary)
+	where, err := t.table.start(ctx, t.binary, t.bundle, options)
+	end()
+	if err != nil {
+		return err
+	}
+	return t.connect(ctx, where)
+}
+
+func (t *Task) connect(ctx context.Context, where *bootstrap.BootstrapResult) error {
+	defer trace.Step(ctx, "connect to shim", where.Address)()
+	if where.Protocol == "" {
+		where.Protocol = "ttrpc"
+	}
+	data, err := json.Marshal(where)
+	if err != nil {
+		return err
+	}
+	// Older daemons read "address", newer "bootstrap.json".
+	if err := errors.Join(t.bundle.write("bootstrap.json", data), t.bundle.write("address", []byte(where.Address))); err != nil {
+		return err
+	}
+	return t.dial(ctx, where)
+}
+
+// dial connects to the shim that listens at where.
+func (t *Task) dial(ctx context.Context, where *bootstrap.BootstrapResult) error {
+	var c *client
+	connected := make(chan struct{})
+	c, err := dial(ctx, t.Namespace, where, func() {
+		<-connected
+		t.lost(c)
+	})
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	t.client = c
+	t.mu.Unlock()
+	close(connected)
+	return nil
+}
+
+// undoStart ends a shim of which no task came, and has its binary take apart
+// what it made.
+func (t *Task) undoStart() {
+	ctx, cancel := context.WithTimeout(context.Background(), cleanupWait)
+	defer cancel()
+	sctx, scancel := context.WithTimeout(ctx, shutdownWait)
+	defer scancel()
+	err := t.Call(sctx, "Shutdown", &api.ShutdownRequest{ID: t.ID}, &emptypb.Empty{})
+	if err != nil && !errdefs.IsUnavailable(err) {
+		t.table.cfg.Log.Warn("shut shim down", "task", t.ID, "err", err)
+	}
+	if _, err := t.table.cleanup(ctx, t.binary, t.bundle); err != nil {
+		t.table.cfg.Log.Warn("clean up after task that was not created", "task", t.ID, "err", err)
+	}
+}

@@ -1,0 +1,197 @@
+package shims
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/containerd/containerd/api/runtime/bootstrap/v1"
+	api "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/errdefs"
+)
+
+const (
+	// restoreWait is how long one shim may take to answer a new daemon. One that
+	// takes longer is kept: its container may well run.
+	restoreWait = 3 * time.Second
+	// restoreAtOnce is how many shims are asked at the same time.
+	restoreAtOnce = 32
+	// exitGrace is how long a shim has to repeat the exit that happened while no
+	// daemon was there, before it is published here.
+	exitGrace = 2 * time.Second
+)
+
+// Restore finds the bundles of a predecessor and begins to ask their shims. It
+// returns at once; Task and Tasks wait for the answers.
+func (t *Table) Restore() error {
+	var found []*Task
+	dirs, err := filepath.Glob(filepath.Join(t.cfg.State, taskDir, "*", "*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range dirs {
+		ns, id := filepath.Base(filepath.Dir(dir)), filepath.Base(dir)
+		if st, err := os.Lstat(dir); err != nil || !st.IsDir() || strings.HasPrefix(ns, ".") {
+			continue
+		}
+		task := t.newTask(ns, strings.TrimPrefix(id, "."), restoring)
+		if strings.HasPrefix(id, ".") {
+			if err := task.bundle.removeHidden(); err != nil {
+				t.cfg.Log.Error("remove bundle", "dir", dir, "err", err)
+			}
+			continue
+		}
+		t.tasks[key{ns, id}] = task
+		found = append(found, task)
+	}
+	t.removeWork()
+	t.work.Go(func() { t.restoreAll(found) })
+	return nil
+}
+
+// removeHidden removes what a predecessor was removing when it died.
+func (b bundle) removeHidden() error {
+	b.dir = filepath.Join(filepath.Dir(b.dir), "."+b.id)
+	if err := b.checkUnmounted(); err != nil {
+		return err
+	}
+	return os.RemoveAll(b.dir)
+}
+
+// removeWork removes work directories of tasks that a reboot ended.
+func (t *Table) removeWork() {
+	dirs, err := filepath.Glob(filepath.Join(t.cfg.Root, taskDir, "*", "*"))
+	if err != nil {
+		return
+	}
+	for _, dir := range dirs {
+		if t.tasks[key{filepath.Base(filepath.Dir(dir)), filepath.Base(dir)}] == nil {
+			if err := os.RemoveAll(dir); err != nil {
+				t.cfg.Log.Error("remove work directory", "dir", dir, "err", err)
+			}
+		}
+	}
+}
+
+func (t *Table) restoreAll(found []*Task) {
+	var all sync.WaitGroup
+	slots := make(chan struct{}, restoreAtOnce)
+	for _, task := range found {
+		slots <- struct{}{}
+		all.Go(func() {
+			task.restore()
+			close(task.ready)
+			<-slots
+		})
+	}
+	all.Wait()
+	close(t.restored)
+}
+
+// restore asks the shim of a bundle what became of its task.
+func (t *Task) restore() {
+	log := t.table.cfg.Log.With("namespace", t.Namespace, "task", t.ID)
+	ctx, cancel := context.WithTimeout(context.Background(), restoreWait)
+	defer cancel()
+	t.findBinary()
+	where, err := t.bundle.address()
+	if err != nil {
+		log.Warn("task was half made, undoing it", "err", err)
+		t.drop()
+		return
+	}
+	if err := t.openLog(); err != nil {
+		log.Warn("restore task", "err", err)
+	}
+	if err := t.dial(ctx, where); err != nil {
+		if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, os.ErrNotExist) {
+			t.bury()
+			return
+		}
+		log.Error("restore task", "err", err)
+		t.live()
+		return
+	}
+	t.ask(ctx)
+}
+
+func (t *Task) ask(ctx context.Context) {
+	log := t.table.cfg.Log.With("namespace", t.Namespace, "task", t.ID)
+	var st api.StateResponse
+	err := t.Call(ctx, "State", &api.StateRequest{ID: t.ID}, &st)
+	switch {
+	case err == nil:
+		t.live()
+		if st.Status == task.Status_STOPPED {
+			t.repeatExit(Exit{Pid: st.Pid, Status: st.ExitStatus, At: st.ExitedAt})
+		}
+	case errdefs.IsNotFound(err):
+		log.Warn("shim has no such task, ending it")
+		t.drop()
+	case errdefs.IsUnavailable(err):
+		t.bury()
+	default:
+		log.Error("restore task: its shim hangs", "err", err)
+		t.live()
+	}
+}
+
+// repeatExit publishes an exit that happened while no daemon was there, unless
+// the shim does.
+func (t *Task) repeatExit(e Exit) {
+	t.table.work.Go(func() {
+		select {
+		case <-time.After(exitGrace):
+		case <-t.gone:
+			return
+		case <-t.table.closing:
+			return
+		}
+		if t.exited(e) {
+			t.table.publishExit(t, e)
+		}
+	})
+}
+
+// drop ends a shim that has no task and removes the bundle.
+func (t *Task) drop() {
+	t.enter(leaving)
+	if t.binary != "" {
+		t.undoStart()
+	}
+	t.letGo()
+	if err := t.bundle.remove(); err != nil {
+		t.table.cfg.Log.Error("undo task", "task", t.ID, "err", err)
+	}
+	t.table.leave(t)
+}
+
+// findBinary reads which shim binary the task was started with; containerd before
+// 1.6 wrote it nowhere, but has the runtime in the container's record.
+func (t *Task) findBinary() {
+	if path, err := t.bundle.read("shim-binary-path"); err == nil && path != "" {
+		t.binary = path
+		return
+	}
+	if rt := t.table.cfg.Runtime(t.Namespace, t.ID); rt != "" {
+		t.binary, _ = t.table.resolve(rt)
+	}
+}
+
+// address reads where the shim of the bundle listens.
+func (b bundle) address() (*bootstrap.BootstrapResult, error) {
+	for _, name := range []string{"bootstrap.json", "address"} {
+		s, err := b.read(name)
+		if err == nil && s != "" {
+			return parseStart([]byte(s))
+		}
+	}
+	return nil, fmt.Errorf("no address of a shim in %s", b.dir)
+}

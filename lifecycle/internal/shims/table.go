@@ -1,0 +1,199 @@
+package shims
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/containerd/containerd/api/events"
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/typeurl/v2"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/gantryd/gantry/lifecycle/internal/exchange"
+)
+
+// Config says where tasks are kept and what shims are told.
+type Config struct {
+	Root, State string   // the daemon's directories; tasks are below them
+	Address     string   // of the daemon's gRPC socket; ttrpc is this + ".ttrpc"
+	ShimDirs    []string // searched before PATH
+	Debug       bool
+	Events      *exchange.Exchange
+	// Runtime gives the runtime of a container on record, "" if there is none.
+	Runtime func(ns, id string) string
+	Log     *slog.Logger
+}
+
+// Table is all tasks of the daemon.
+type Table struct {
+	cfg Config
+
+	mu     sync.Mutex
+	tasks  map[key]*Task
+	closed bool
+
+	work     sync.WaitGroup // goroutines of the table and its tasks
+	restored chan struct{}  // closed when every bundle was looked at
+	closing  chan struct{}  // closed by Close
+}
+
+type key struct{ ns, id string }
+
+// New makes an empty table. Restore fills it.
+func New(cfg Config) *Table {
+	return &Table{cfg: cfg, tasks: map[key]*Task{}, restored: make(chan struct{}), closing: make(chan struct{})}
+}
+
+// Task gives a task that was created. One that is being restored is waited for.
+func (t *Table) Task(ctx context.Context, ns, id string) (*Task, error) {
+	t.mu.Lock()
+	task := t.tasks[key{ns, id}]
+	t.mu.Unlock()
+	if task == nil || task.phase() == starting || task.phase() == leaving {
+		return nil, fmt.Errorf("task %s: %w", id, errdefs.ErrNotFound)
+	}
+	select {
+	case <-task.ready:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("restore task %s: %w", id, context.Cause(ctx))
+	}
+	if task.phase() == leaving {
+		return nil, fmt.Errorf("task %s: %w", id, errdefs.ErrNotFound)
+	}
+	return task, nil
+}
+
+// Tasks gives all tasks of a namespace, once those of a predecessor have been
+// looked at.
+func (t *Table) Tasks(ctx context.Context, ns string) ([]*Task, error) {
+	select {
+	case <-t.restored:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("restore tasks: %w", context.Cause(ctx))
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []*Task
+	for k, task := range t.tasks {
+		if p := task.phase(); k.ns == ns && (p == living || p == dead) {
+			out = append(out, task)
+		}
+	}
+	return out, nil
+}
+
+// enter puts a new task into the table in phase p, when one of the same name that
+// is leaving has left.
+func (t *Table) enter(ctx context.Context, task *Task) error {
+	k := key{task.Namespace, task.ID}
+	for {
+		t.mu.Lock()
+		if t.closed {
+			t.mu.Unlock()
+			return fmt.Errorf("task %s: daemon is closing: %w", task.ID, errdefs.ErrUnavailable)
+		}
+		old := t.tasks[k]
+		if old == nil || old.phase() == dead {
+			t.tasks[k] = task
+			t.mu.Unlock()
+			return nil
+		}
+		t.mu.Unlock()
+		if old.phase() != leaving {
+			return fmt.Errorf("task %s: %w", task.ID, errdefs.ErrAlreadyExists)
+		}
+		select {
+		case <-old.gone:
+		case <-ctx.Done():
+			return fmt.Errorf("task %s is being deleted: %w", task.ID, context.Cause(ctx))
+		}
+	}
+}
+
+// leave takes a task out of the table; its bundle is gone.
+func (t *Table) leave(task *Task) {
+	t.mu.Lock()
+	if k := (key{task.Namespace, task.ID}); t.tasks[k] == task {
+		delete(t.tasks, k)
+	}
+	t.mu.Unlock()
+	close(task.gone)
+}
+
+// Forget drops what is remembered of a task whose shim died; its container is gone.
+func (t *Table) Forget(ns, id string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if task := t.tasks[key{ns, id}]; task != nil && task.phase() == dead {
+		delete(t.tasks, key{ns, id})
+	}
+}
+
+// Forward passes an event of a shim on. The exit of a task is passed on once,
+// also if the shim was thought dead, or repeats itself.
+func (t *Table) Forward(e *types.Envelope) error {
+	if e.GetTopic() == "/tasks/exit" {
+		if v, err := typeurl.UnmarshalAny(e.Event); err == nil {
+			if exit, ok := v.(*events.TaskExit); ok && exit.ID == exit.ContainerID && !t.noteExit(e.Namespace, exit) {
+				return nil
+			}
+		}
+	}
+	return t.cfg.Events.Forward(e)
+}
+
+// noteExit says whether this is the first that is heard of a task's exit.
+func (t *Table) noteExit(ns string, exit *events.TaskExit) bool {
+	t.mu.Lock()
+	task := t.tasks[key{ns, exit.ContainerID}]
+	t.mu.Unlock()
+	if task == nil {
+		return true
+	}
+	return task.exited(Exit{Pid: exit.Pid, Status: exit.ExitStatus, At: exit.ExitedAt})
+}
+
+// Close lets go of all shims and waits for the table's goroutines. Shims and
+// containers run on.
+func (t *Table) Close() {
+	t.mu.Lock()
+	t.closed = true
+	close(t.closing)
+	var all []*Task
+	for _, task := range t.tasks {
+		all = append(all, task)
+	}
+	t.mu.Unlock()
+	for _, task := range all {
+		task.letGo()
+	}
+	t.work.Wait()
+}
+
+// Exit is how a task's first process ended.
+type Exit struct {
+	Pid    uint32
+	Status uint32
+	At     *timestamppb.Timestamp
+}
+
+func (t *Table) publishExit(task *Task, e Exit) {
+	err := t.cfg.Events.Publish(task.Namespace, "/tasks/exit", &events.TaskExit{
+		ContainerID: task.ID, ID: task.ID, Pid: e.Pid, ExitStatus: e.Status, ExitedAt: e.At,
+	})
+	if err != nil {
+		t.cfg.Log.Error("publish exit", "task", task.ID, "err", err)
+	}
+}
+
+func (t *Table) publishDelete(task *Task, e Exit) {
+	err := t.cfg.Events.Publish(task.Namespace, "/tasks/delete", &events.TaskDelete{
+		ContainerID: task.ID, Pid: e.Pid, ExitStatus: e.Status, ExitedAt: e.At,
+	})
+	if err != nil {
+		t.cfg.Log.Error("publish delete", "task", task.ID, "err", err)
+	}
+}

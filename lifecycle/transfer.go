@@ -1,0 +1,169 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	api "github.com/containerd/containerd/api/services/transfer/v1"
+	"github.com/containerd/containerd/api/types"
+	transfertypes "github.com/containerd/containerd/api/types/transfer"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	"github.com/containerd/typeurl/v2"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	meta "github.com/gantryd/gantry/lifecycle/internal/metadata"
+	"github.com/gantryd/gantry/store/image"
+)
+
+// transfers is containerd.services.transfer.v1.Transfer: one method, whose source
+// and destination say what is to be done.
+type transfers struct {
+	api.UnimplementedTransferServer
+	db       *meta.DB
+	streams  *streams
+	insecure []string
+}
+
+// leaseAge is how long what a transfer made is kept if we die during it.
+const leaseAge = 24 * time.Hour
+
+func (t *transfers) Transfer(ctx context.Context, r *api.TransferRequest) (_ *emptypb.Empty, err error) {
+	s, err := scopeOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	src, err := typeurl.UnmarshalAny(r.Source)
+	if err != nil {
+		return nil, fmt.Errorf("read source: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	dst, err := typeurl.UnmarshalAny(r.Destination)
+	if err != nil {
+		return nil, fmt.Errorf("read destination: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	p, err := t.progress(s.Namespace, r.Options.GetProgressStream())
+	if err != nil {
+		return nil, err
+	}
+	defer p.close()
+	s, release, err := t.hold(s)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, release()) }()
+	return &emptypb.Empty{}, t.transfer(ctx, s, src, dst, p)
+}
+
+// transfer finds what the two ends mean together.
+func (t *transfers) transfer(ctx context.Context, s meta.Scope, src, dst any, p *progress) error {
+	switch src := src.(type) {
+	case *transfertypes.OCIRegistry:
+		if dst, ok := dst.(*transfertypes.ImageStore); ok {
+			return t.pull(ctx, s, src, dst, p)
+		}
+	case *transfertypes.ImageImportStream:
+		if dst, ok := dst.(*transfertypes.ImageStore); ok {
+			return t.load(ctx, s, src, dst, p)
+		}
+	case *transfertypes.ImageStore:
+		switch dst := dst.(type) {
+		case *transfertypes.OCIRegistry:
+			return t.push(ctx, s, src, dst, p)
+		case *transfertypes.ImageExportStream:
+			return t.save(ctx, s, src, dst, p)
+		case *transfertypes.ImageStore:
+			return t.tag(ctx, s, src, dst)
+		}
+	}
+	return fmt.Errorf("transfer from %T to %T: %w", src, dst, errdefs.ErrNotImplemented)
+}
+
+// hold makes a lease for a request that came without one.
+func (t *transfers) hold(s meta.Scope) (_ meta.Scope, release func() error, err error) {
+	if s.Lease != "" {
+		return s, func() error { return nil }, nil
+	}
+	leases := t.db.Leases(s.Namespace)
+	l, err := leases.Create("", map[string]string{"containerd.io/gc.expire": time.Now().Add(leaseAge).Format(time.RFC3339)})
+	if err != nil {
+		return s, nil, err
+	}
+	s.Lease = l.ID
+	return s, func() error { return leases.Delete(l.ID) }, nil
+}
+
+// stores is where the images of a scope are, unpacked by the snapshotter named.
+func (t *transfers) stores(s meta.Scope, snapshotter string) (image.Stores, error) {
+	sn, err := t.db.Snapshots(s, snapshotter)
+	if err != nil {
+		return image.Stores{}, err
+	}
+	if snapshotter == "" {
+		snapshotter = "overlayfs"
+	}
+	return image.Stores{Content: t.db.Content(s), Snapshots: sn, Snapshotter: snapshotter, Images: t.db.Images(s.Namespace)}, nil
+}
+
+// tag gives the image of one name another.
+func (t *transfers) tag(ctx context.Context, s meta.Scope, src, dst *transfertypes.ImageStore) error {
+	names := t.db.Images(s.Namespace)
+	img, err := names.Get(ctx, src.Name)
+	if err != nil {
+		return err
+	}
+	img = image.Image{Name: dst.Name, Target: img.Target, Labels: dst.Labels}
+	return put(ctx, names, img)
+}
+
+// put names an image, also if the name is taken.
+func put(ctx context.Context, names image.Images, img image.Image) error {
+	_, err := names.Create(ctx, img)
+	if errdefs.IsAlreadyExists(err) {
+		_, err = names.Update(ctx, img)
+	}
+	return err
+}
+
+// wanted reads the platforms that a destination wants: those of its filter, and
+// the one to unpack for. Without a filter it wants all.
+func wanted(dst *transfertypes.ImageStore) (each []*ocispec.Platform, all bool, err error) {
+	unpack := map[string]string{}
+	for _, u := range dst.Unpacks {
+		unpack[platforms.FormatAll(platformFromAPI(u.Platform))] = u.Snapshotter
+	}
+	if len(unpack) > 1 {
+		return nil, false, fmt.Errorf("unpack for %d platforms at once: %w", len(unpack), errdefs.ErrNotImplemented)
+	}
+	for _, p := range dst.Platforms {
+		pl := platformFromAPI(p)
+		each = append(each, &pl)
+	}
+	if len(each) > 0 {
+		return each, false, nil
+	}
+	for _, u := range dst.Unpacks {
+		pl := platformFromAPI(u.Platform)
+		return []*ocispec.Platform{&pl}, true, nil
+	}
+	return []*ocispec.Platform{nil}, true, nil
+}
+
+// unpacksFor says whether the destination wants p unpacked, and by whom.
+func unpacksFor(dst *transfertypes.ImageStore, p *ocispec.Platform) (snapshotter string, ok bool) {
+	for _, u := range dst.Unpacks {
+		if p == nil || u.Platform == nil || platforms.Only(platformFromAPI(u.Platform)).Match(*p) {
+			return u.Snapshotter, true
+		}
+	}
+	return "", false
+}
+
+func platformFromAPI(p *types.Platform) ocispec.Platform {
+	if p.GetOS() == "" && p.GetArchitecture() == "" {
+		return platforms.DefaultSpec()
+	}
+	return ocispec.Platform{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant, OSVersion: p.OSVersion, OSFeatures: p.OSFeatures}
+}

@@ -1,0 +1,208 @@
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	transfertypes "github.com/containerd/containerd/api/types/transfer"
+	"github.com/containerd/errdefs"
+
+	meta "github.com/gantryd/gantry/lifecycle/internal/metadata"
+	"github.com/gantryd/gantry/store/image"
+)
+
+// pull is registry to image store.
+func (t *transfers) pull(ctx context.Context, s meta.Scope, src *transfertypes.OCIRegistry, dst *transfertypes.ImageStore, p *progress) error {
+	registry, done, err := t.registry(s.Namespace, src)
+	if err != nil {
+		return err
+	}
+	defer done()
+	each, all, err := wanted(dst)
+	if err != nil {
+		return err
+	}
+	p.status("Pulling from OCI Registry (%s)", src.Reference)
+	for _, platform := range each {
+		snapshotter, unpack := unpacksFor(dst, platform)
+		stores, err := t.stores(s, snapshotter)
+		if err != nil {
+			return err
+		}
+		_, err = image.Pull(ctx, stores, src.Reference, image.PullOptions{
+			Registry: registry, Name: dst.Name, Platform: platform, AllPlatforms: all,
+			Unpack: unpack, Labels: dst.Labels, Progress: p.image,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	p.status("Completed pull from OCI Registry (%s)", src.Reference)
+	return nil
+}
+
+// push is image store to registry.
+func (t *transfers) push(ctx context.Context, s meta.Scope, src *transfertypes.ImageStore, dst *transfertypes.OCIRegistry, p *progress) error {
+	registry, done, err := t.registry(s.Namespace, dst)
+	if err != nil {
+		return err
+	}
+	defer done()
+	stores, err := t.stores(s, "")
+	if err != nil {
+		return err
+	}
+	img, err := stores.Images.Get(ctx, src.Name)
+	if err != nil {
+		return err
+	}
+	o := image.PushOptions{Registry: registry, Progress: p.image}
+	if len(src.Platforms) > 1 {
+		return fmt.Errorf("push %d platforms of one image: %w", len(src.Platforms), errdefs.ErrNotImplemented)
+	}
+	for _, pl := range src.Platforms {
+		one := platformFromAPI(pl)
+		o.Platform = &one
+	}
+	p.status("Pushing to OCI Registry (%s)", dst.Reference)
+	if err := image.Push(ctx, stores, dst.Reference, img.Target, o); err != nil {
+		return err
+	}
+	p.status("Completed push to OCI Registry (%s)", dst.Reference)
+	return nil
+}
+
+// load is import stream to image store.
+func (t *transfers) load(ctx context.Context, s meta.Scope, src *transfertypes.ImageImportStream, dst *transfertypes.ImageStore, p *progress) error {
+	st, err := t.streams.take(s.Namespace, src.Stream)
+	if err != nil {
+		return err
+	}
+	defer st.close()
+	each, all, err := wanted(dst)
+	if err != nil {
+		return err
+	}
+	if len(each) > 1 {
+		return fmt.Errorf("import %d platforms: %w", len(each), errdefs.ErrNotImplemented)
+	}
+	snapshotter, unpack := unpacksFor(dst, each[0])
+	stores, err := t.stores(s, snapshotter)
+	if err != nil {
+		return err
+	}
+	o := image.ImportOptions{Unpack: unpack, Progress: p.image}
+	if !all || unpack {
+		o.Platform = each[0]
+	}
+	for _, ref := range dst.ExtraReferences {
+		if ref.AddDigest {
+			o.Digests = ref.Name
+		}
+	}
+	p.status("Importing")
+	images, err := image.Import(ctx, stores, &byteReader{s: st}, o)
+	if err != nil {
+		return err
+	}
+	if err := relabel(ctx, stores.Images, images, dst); err != nil {
+		return err
+	}
+	for _, img := range images {
+		p.saved(img)
+	}
+	p.status("Completed import")
+	return nil
+}
+
+// relabel gives what was imported the destination's labels, and its name.
+func relabel(ctx context.Context, names image.Images, images []image.Image, dst *transfertypes.ImageStore) error {
+	if dst.Name != "" {
+		if len(images) != 1 {
+			return fmt.Errorf("name the import %q: archive has %d images, want one: %w", dst.Name, len(images), errdefs.ErrInvalidArgument)
+		}
+		if err := put(ctx, names, image.Image{Name: dst.Name, Target: images[0].Target, Labels: dst.Labels}); err != nil {
+			return err
+		}
+	}
+	if len(dst.Labels) == 0 {
+		return nil
+	}
+	for _, img := range images {
+		if img.Labels == nil {
+			img.Labels = map[string]string{}
+		}
+		for k, v := range dst.Labels {
+			img.Labels[k] = v
+		}
+		if _, err := names.Update(ctx, img, "labels"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// save is image store to export stream.
+func (t *transfers) save(ctx context.Context, s meta.Scope, src *transfertypes.ImageStore, dst *transfertypes.ImageExportStream, p *progress) error {
+	st, err := t.streams.take(s.Namespace, dst.Stream)
+	if err != nil {
+		return err
+	}
+	defer st.close()
+	stores, err := t.stores(s, "")
+	if err != nil {
+		return err
+	}
+	images, err := lookUp(ctx, stores.Images, src)
+	if err != nil {
+		return err
+	}
+	var o image.ExportOptions
+	if len(dst.Platforms) > 1 {
+		return fmt.Errorf("export %d platforms of one image: %w", len(dst.Platforms), errdefs.ErrNotImplemented)
+	}
+	for _, pl := range dst.Platforms {
+		one := platformFromAPI(pl)
+		o.Platform = &one
+	}
+	p.status("Exporting")
+	if err := image.Export(ctx, stores, images, newByteWriter(ctx, st), o); err != nil {
+		return err
+	}
+	p.status("Completed export")
+	return nil
+}
+
+// lookUp finds the images that a source names: its name, its further names, and
+// all that begin with a prefix.
+func lookUp(ctx context.Context, names image.Images, src *transfertypes.ImageStore) ([]image.Image, error) {
+	var out []image.Image
+	refs := src.ExtraReferences
+	if src.Name != "" {
+		refs = append([]*transfertypes.ImageReference{{Name: src.Name}}, refs...)
+	}
+	for _, ref := range refs {
+		if !ref.IsPrefix {
+			img, err := names.Get(ctx, ref.Name)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, img)
+			continue
+		}
+		all, err := names.List(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, img := range all {
+			if strings.HasPrefix(img.Name, ref.Name) {
+				out = append(out, img)
+			}
+		}
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("images %q: %w", src.Name, errdefs.ErrNotFound)
+	}
+	return out, nil
+}
