@@ -50,6 +50,7 @@ type Networks struct {
 	rules     *rules
 	pool      *pool
 	reaper    *reaper
+	forwarder *forwarder
 	fixed     []Network // host, none
 	networks  records[Network]
 	sandboxes records[Sandbox]
@@ -88,6 +89,7 @@ func Open(ctx context.Context, cfg Config) (_ *Networks, err error) {
 	if err := n.load(); err != nil {
 		return nil, fmt.Errorf("open networks: %w", err)
 	}
+	n.forwarder = newForwarder(n.log)
 	n.reaper = newReaper(n.log)
 	n.pool = newPool(n, cfg.Pool)
 	return n, nil
@@ -259,16 +261,33 @@ func (n *Networks) ruleset() ruleset {
 func (n *Networks) Close() error {
 	n.pool.close()
 	n.reaper.close()
+	// Before the lock, which the queries that they are answering take.
+	for _, r := range n.resolvers() {
+		r.close()
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, b := range n.boxes {
 		b.letGo()
+		if b.fresh != nil {
+			b.fresh.close()
+		}
 	}
 	n.links.Close()
 	if err := n.rules.close(); err != nil && !errors.Is(err, os.ErrClosed) {
 		return fmt.Errorf("close networks: %w", err)
 	}
 	return nil
+}
+
+func (n *Networks) resolvers() []*resolver {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var all []*resolver
+	for _, b := range n.boxes {
+		all = append(all, b.names)
+	}
+	return all
 }
 
 // Erase releases every sandbox, takes away every device and table, and closes.
