@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"io"
 	"net/http"
 
 	"github.com/containerd/errdefs"
@@ -12,21 +11,9 @@ import (
 
 func todo() error { return because(errdefs.ErrNotImplemented, "not yet") }
 
-func (c *containers) getTop(w http.ResponseWriter, r *http.Request) error { return todo() }
-
-func (c *containers) getLogs(w http.ResponseWriter, r *http.Request) error { return todo() }
-
 func (c *containers) getChanges(w http.ResponseWriter, r *http.Request) error { return todo() }
 
 func (c *containers) getExport(w http.ResponseWriter, r *http.Request) error { return todo() }
-
-func (c *containers) getStats(w http.ResponseWriter, r *http.Request) error { return todo() }
-
-func (c *containers) postResize(w http.ResponseWriter, r *http.Request) error { return todo() }
-
-func (c *containers) postRename(w http.ResponseWriter, r *http.Request) error { return todo() }
-
-func (c *containers) postUpdate(w http.ResponseWriter, r *http.Request) error { return todo() }
 
 func (c *containers) getAttachWebsocket(w http.ResponseWriter, r *http.Request) error { return todo() }
 
@@ -38,8 +25,6 @@ func (c *containers) putArchive(w http.ResponseWriter, r *http.Request) error { 
 
 func (c *containers) postCommit(w http.ResponseWriter, r *http.Request) error { return todo() }
 
-func (c *containers) replay(w io.Writer, k *ctr, r *http.Request) error { return nil }
-
 func (c *containers) copyUp(ctx context.Context, k *ctr, p docker.Point) error { return nil }
 
 func subpath(dir, sub string) (string, error) { return dir, nil }
@@ -48,11 +33,3 @@ type prober struct{}
 
 func (c *containers) probe(k *ctr, r *run) {}
 func (c *containers) stopProbe(k *ctr)     {}
-
-type execs struct{ containers *containers }
-
-func newExecs(c *containers) *execs { return &execs{containers: c} }
-
-func (x *execs) routes() []route       { return nil }
-func (x *execs) forget(id string)      {}
-func (x *execs) of(id string) []string { return nil }
