@@ -423,3 +423,10 @@ func readAll(f *os.File) ([]byte, error) {
 	_, err := b.ReadFrom(f)
 	return b.Bytes(), err
 }
+
+func (t *task) resize(rows, columns uint32) {
+	t.t.Helper()
+	if _, err := t.client.ResizePty(t.context(), &taskv3.ResizePtyRequest{ID: t.id, Height: rows, Width: columns}); err != nil {
+		t.t.Fatalf("resize: %v", err)
+	}
+}
