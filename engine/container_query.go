@@ -53,6 +53,7 @@ func (k *ctr) asUser(rec record) user {
 	return user{
 		ID: k.id, Name: rec.Name, Running: rec.State.Phase == running,
 		Created: rec.Created.Unix(), ImageID: rec.ImageID,
+		Hostname: rec.Config.Hostname, Mode: rec.HostConfig.NetworkMode,
 	}
 }
 

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -165,12 +166,12 @@ func (c *containers) writeEtc(id string, rec record, sb netSandbox) error {
 // wish is what the container id wants of the network.
 func wish(id string, rec record) netWish {
 	return netWish{
-		ID: id, Name: rec.Name, Hostname: rec.Config.Hostname,
+		ID: id, Name: rec.Name, Hostname: rec.Config.Hostname, Domainname: rec.Config.Domainname,
 		Mode: rec.HostConfig.NetworkMode, Endpoints: rec.clone().Endpoints,
 		PortBindings: rec.HostConfig.PortBindings, Exposed: rec.Config.ExposedPorts,
 		PublishAll: rec.HostConfig.PublishAllPorts,
 		DNS:        rec.HostConfig.DNS, DNSSearch: rec.HostConfig.DNSSearch, DNSOptions: rec.HostConfig.DNSOptions,
-		ExtraHosts: rec.HostConfig.ExtraHosts, Sysctls: rec.HostConfig.Sysctls,
+		ExtraHosts: rec.HostConfig.ExtraHosts,
 	}
 }
 
@@ -182,9 +183,15 @@ func (c *containers) sandbox(ctx context.Context, id string, rec record) (netSan
 	return c.networks.up(ctx, wish(id, rec))
 }
 
-// clearEndpoint takes away what a network gave to a container that ran.
+// clearEndpoint takes away what a network gave to a container that ran. A MAC
+// address that was not made from the IPv4 address was the user's wish, and stays.
 func clearEndpoint(ep *dockernet.EndpointSettings) {
+	mac := ep.MacAddress
+	if ip := ep.IPAddress; ip.Is4() && bytes.Equal(mac, append([]byte{0x02, 0x42}, ip.AsSlice()...)) {
+		mac = nil
+	}
 	*ep = dockernet.EndpointSettings{
+		MacAddress: mac,
 		IPAMConfig: ep.IPAMConfig, Links: ep.Links, Aliases: ep.Aliases, DriverOpts: ep.DriverOpts,
 		GwPriority: ep.GwPriority, NetworkID: ep.NetworkID, DNSNames: ep.DNSNames,
 	}

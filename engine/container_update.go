@@ -58,11 +58,19 @@ func (c *containers) postRename(w http.ResponseWriter, r *http.Request) error {
 	if err := c.reserve(name, k.id); err != nil {
 		return err
 	}
+	ctx := context.WithoutCancel(r.Context())
 	k.edit(func(r *record) { r.Name = name })
-	if err := c.persist(r.Context(), k, nil); err != nil {
+	if err := c.persist(ctx, k, nil); err != nil {
 		k.edit(func(r *record) { r.Name = old })
 		c.release(name, k.id)
 		return err
+	}
+	if k.live() != nil {
+		rec := k.snapshot()
+		if err := c.networks.renamed(ctx, k.id, name, rec.Config.Hostname, rec.Endpoints); err != nil {
+			c.cfg.Log.Warn("rename", "container", k.id, "err", err)
+		}
+		k.edit(func(r *record) { r.Endpoints = rec.Endpoints })
 	}
 	c.release(old, k.id)
 	c.publish(k, eventsapi.ActionRename, map[string]string{"oldName": "/" + old})

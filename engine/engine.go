@@ -39,6 +39,9 @@ type Config struct {
 	Log                *slog.Logger
 }
 
+// defaultSubnet is that of the default bridge. If it is taken, another one is.
+const defaultSubnet = "172.17.0.0/16"
+
 func (c Config) withDefaults() Config {
 	set := func(s *string, v string) {
 		if *s == "" {
@@ -52,7 +55,7 @@ func (c Config) withDefaults() Config {
 	set(&c.Snapshotter, "overlayfs")
 	set(&c.Runtime, "io.containerd.gantry.v2")
 	set(&c.Bridge, "gantry0")
-	set(&c.BridgeSubnet, "172.17.0.0/16")
+	set(&c.BridgeSubnet, defaultSubnet)
 	set(&c.PublishAddress, "0.0.0.0")
 	if c.Log == nil {
 		c.Log = slog.Default()

@@ -70,6 +70,7 @@ type netWish struct {
 	ID           string // container ID
 	Name         string // container name, without slash
 	Hostname     string
+	Domainname   string
 	Mode         container.NetworkMode
 	Endpoints    map[string]*dockernet.EndpointSettings // by network name, as the user gave them
 	PortBindings dockernet.PortMap
@@ -79,7 +80,6 @@ type netWish struct {
 	DNSSearch    []string
 	DNSOptions   []string
 	ExtraHosts   []string
-	Sysctls      map[string]string
 }
 
 // netSandbox is a container's network while it runs.
@@ -106,6 +106,8 @@ type netSandbox struct {
 //	// restore says which containers run, so that the sandboxes of all others are
 //	// taken apart; called once, before the first up.
 //	func (n *networks) restore(ctx context.Context, live map[string]netWish) error
+//	// renamed makes a container that runs known by its new name.
+//	func (n *networks) renamed(ctx context.Context, id, name, hostname string, eps map[string]*dockernet.EndpointSettings) error
 //	func (n *networks) close() error
 
 // user is a container as another noun sees it.
@@ -115,6 +117,9 @@ type user struct {
 	Running bool
 	Created int64 // seconds
 	ImageID digest.Digest
+	// What a network asks of one that joins it.
+	Hostname string
+	Mode     container.NetworkMode
 }
 
 // What containers answer to the other nouns (container_query.go):

@@ -1,0 +1,340 @@
+package engine
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	eventsapi "github.com/moby/moby/api/types/events"
+	dockernet "github.com/moby/moby/api/types/network"
+
+	"github.com/gantryd/gantry/internal/errs"
+	"github.com/gantryd/gantry/network"
+)
+
+// check validates a wish at create. Unknown networks are no error before the start.
+func (n *networks) check(w netWish) error {
+	if _, err := portWishes(w); err != nil {
+		return err
+	}
+	for name, ep := range w.Endpoints {
+		user := !predefined(name)
+		if len(w.Endpoints) > 1 && (name == network.Host || name == network.None) {
+			return invalid("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
+		}
+		if len(ep.Links) > 0 {
+			return invalid("legacy links are not supported: join the containers to one network")
+		}
+		if !user && len(ep.Aliases) > 0 {
+			return invalid("network-scoped alias is supported only for containers in user defined networks")
+		}
+		if c := ep.IPAMConfig; c != nil && (c.IPv4Address.IsValid() || c.IPv6Address.IsValid()) {
+			switch {
+			case !user:
+				return invalid("user specified IP address is supported on user defined networks only")
+			case c.IPv4Address.IsValid() && !c.IPv4Address.Is4():
+				return invalid("invalid IPv4 address: %s", c.IPv4Address)
+			case c.IPv6Address.IsValid() && !c.IPv6Address.Is6():
+				return invalid("invalid IPv6 address: %s", c.IPv6Address)
+			}
+		}
+	}
+	return nil
+}
+
+// portWishes are the ports to publish, in a stable order: by the container's port.
+func portWishes(w netWish) ([]network.Port, error) {
+	var ports []network.Port
+	for port, bindings := range w.PortBindings {
+		if port.Num() == 0 {
+			return nil, invalid("invalid port specification: %q", port)
+		}
+		if len(bindings) == 0 {
+			bindings = []dockernet.PortBinding{{}}
+		}
+		for _, b := range bindings {
+			p := network.Port{Proto: string(port.Proto()), ContainerPort: port.Num(), HostIP: b.HostIP}
+			if b.HostPort != "" {
+				hosts, err := dockernet.ParsePortRange(b.HostPort)
+				if err != nil || strings.Contains(b.HostPort, "/") {
+					return nil, invalid("invalid port specification: %q", b.HostPort)
+				}
+				p.HostPort = hosts.Start()
+				if hosts.End() > hosts.Start() {
+					p.HostPortEnd = hosts.End()
+				}
+			}
+			ports = append(ports, p)
+		}
+	}
+	if w.PublishAll {
+		for port := range w.Exposed {
+			if _, bound := w.PortBindings[port]; !bound {
+				ports = append(ports, network.Port{Proto: string(port.Proto()), ContainerPort: port.Num()})
+			}
+		}
+	}
+	slices.SortFunc(ports, func(a, b network.Port) int {
+		if c := strings.Compare(a.Proto, b.Proto); c != 0 {
+			return c
+		}
+		if a.ContainerPort != b.ContainerPort {
+			return int(a.ContainerPort) - int(b.ContainerPort)
+		}
+		return int(a.HostPort) - int(b.HostPort)
+	})
+	return ports, nil
+}
+
+// up makes the sandbox of a container: a namespace joined to what it wishes, or
+// none in the host's network. It leaves nothing behind when it fails.
+func (n *networks) up(ctx context.Context, w netWish) (sb netSandbox, err error) {
+	if w.Mode.IsHost() {
+		return n.hostSandbox(w)
+	}
+	order := joinOrder(w.Endpoints)
+	nets := make([]network.Network, len(order))
+	for i, name := range order {
+		if nets[i], err = n.find(name); err != nil {
+			return netSandbox{}, err
+		}
+	}
+	first := network.None
+	if len(nets) > 0 {
+		first = nets[0].ID
+	}
+	box, err := n.store.NewSandbox(ctx, w.ID, network.SandboxOptions{Network: first, DNS: w.DNS})
+	if err != nil {
+		return netSandbox{}, err
+	}
+	defer errs.Undo(&err, func() error { return n.store.Release(context.WithoutCancel(ctx), w.ID) })
+	sb = netSandbox{ID: w.ID, Path: box.Path, Endpoints: map[string]*dockernet.EndpointSettings{}}
+	for i, name := range order {
+		if sb.Endpoints[name], err = n.join(ctx, w.ID, w.Name, w.Hostname, nets[i], w.Endpoints[name]); err != nil {
+			return netSandbox{}, err
+		}
+	}
+	if sb.Ports, err = n.publish(ctx, w); err != nil {
+		return netSandbox{}, err
+	}
+	if err := n.files(&sb, w, order); err != nil {
+		return netSandbox{}, err
+	}
+	for _, one := range nets {
+		n.tell(eventsapi.ActionConnect, one, w.ID)
+	}
+	return sb, nil
+}
+
+// joinOrder puts the network that has the default route first: that of the
+// highest priority, then by name.
+func joinOrder(eps map[string]*dockernet.EndpointSettings) []string {
+	var names []string
+	for name := range eps {
+		names = append(names, name)
+	}
+	slices.SortFunc(names, func(a, b string) int {
+		if d := eps[b].GwPriority - eps[a].GwPriority; d != 0 {
+			return d
+		}
+		return strings.Compare(a, b)
+	})
+	return names
+}
+
+// join gives the sandbox of the container an interface in one network.
+func (n *networks) join(ctx context.Context, id, name, hostname string, one network.Network, wish *dockernet.EndpointSettings) (*dockernet.EndpointSettings, error) {
+	ep := wish.Copy()
+	ep.NetworkID = one.ID
+	if one.Name == network.None {
+		ep.EndpointID = endpointID(id, one.ID)
+		return ep, nil
+	}
+	o := network.EndpointOptions{MAC: net.HardwareAddr(ep.MacAddress)}
+	if c := ep.IPAMConfig; c != nil {
+		for _, a := range []netip.Addr{c.IPv4Address, c.IPv6Address} {
+			if a.IsValid() {
+				o.Addrs = append(o.Addrs, a)
+			}
+		}
+	}
+	if !predefined(one.Name) {
+		ep.DNSNames = dnsNames(id, name, hostname, ep.Aliases)
+		o.Aliases = ep.DNSNames
+	}
+	got, err := n.store.Join(ctx, id, one.ID, o)
+	if errdefs.IsAlreadyExists(err) && len(o.Addrs) > 0 {
+		return nil, because(errdefs.ErrPermissionDenied, "Address already in use: %w", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	fillEndpoint(ep, got)
+	return ep, nil
+}
+
+// dnsNames are the names of a container in a user-defined network; the first
+// answers reverse lookups.
+func dnsNames(id, name, hostname string, aliases []string) []string {
+	var names []string
+	for _, one := range slices.Concat([]string{name}, aliases, []string{id[:12], hostname}) {
+		if one != "" && !slices.Contains(names, one) {
+			names = append(names, one)
+		}
+	}
+	return names
+}
+
+// fillEndpoint writes what the network gave.
+func fillEndpoint(ep *dockernet.EndpointSettings, got network.Endpoint) {
+	ep.EndpointID, ep.MacAddress = got.ID, dockernet.HardwareAddr(got.MAC)
+	for _, a := range got.Addrs {
+		if a.Addr().Is4() {
+			ep.IPAddress, ep.IPPrefixLen = a.Addr(), a.Bits()
+		} else {
+			ep.GlobalIPv6Address, ep.GlobalIPv6PrefixLen = a.Addr(), a.Bits()
+		}
+	}
+	for _, g := range got.Gateways {
+		if g.Is4() {
+			ep.Gateway = g
+		} else {
+			ep.IPv6Gateway = g
+		}
+	}
+}
+
+// endpointID is that of an endpoint which is nothing but a word in the API.
+func endpointID(container, network string) string {
+	sum := sha256.Sum256([]byte(container + network))
+	return hex.EncodeToString(sum[:])
+}
+
+// publish opens the wished ports, and says which became of them.
+func (n *networks) publish(ctx context.Context, w netWish) (dockernet.PortMap, error) {
+	ports, err := portWishes(w)
+	if err != nil || len(ports) == 0 || w.Mode.IsNone() {
+		return nil, err
+	}
+	got, err := n.store.Publish(ctx, w.ID, ports)
+	if errdefs.IsFailedPrecondition(err) {
+		return nil, nil // an internal network has no way in; Docker says nothing either
+	}
+	if err != nil {
+		// Stock answers 500 here, whatever the cause.
+		return nil, fmt.Errorf("driver failed programming external connectivity on endpoint %s: %v", w.Name, err)
+	}
+	m := dockernet.PortMap{}
+	for _, p := range got {
+		port, _ := dockernet.PortFrom(p.ContainerPort, dockernet.IPProtocol(p.Proto))
+		m[port] = append(m[port], dockernet.PortBinding{HostIP: p.HostIP, HostPort: strconv.Itoa(int(p.HostPort))})
+	}
+	return m, nil
+}
+
+// files writes what a container reads of its network, whose networks stand in order.
+func (n *networks) files(sb *netSandbox, w netWish, order []string) (err error) {
+	hosts := network.HostsOptions{Hostname: w.Hostname, Domainname: w.Domainname, Extra: w.ExtraHosts, Gateway: n.hostGateway()}
+	resolv := network.ResolvOptions{Servers: w.DNS, Search: w.DNSSearch, Options: w.DNSOptions}
+	for _, name := range order {
+		ep := sb.Endpoints[name]
+		for _, a := range []netip.Addr{ep.IPAddress, ep.GlobalIPv6Address} {
+			if a.IsValid() {
+				hosts.Addrs = append(hosts.Addrs, a)
+			}
+		}
+		resolv.Embedded = resolv.Embedded || !predefined(name)
+	}
+	if sb.Hosts, err = network.Hosts(hosts); err != nil {
+		return err
+	}
+	sb.Resolv, err = network.Resolv(resolv)
+	return err
+}
+
+// hostGateway is what "host-gateway" stands for: the host's address on the
+// default bridge.
+func (n *networks) hostGateway() netip.Addr {
+	def, err := n.store.Network(network.Default)
+	if err != nil || len(def.Subnets) == 0 {
+		return netip.Addr{}
+	}
+	return def.Subnets[0].Gateway
+}
+
+// hostSandbox is for a container in the host's network.
+func (n *networks) hostSandbox(w netWish) (sb netSandbox, err error) {
+	host, err := n.find(network.Host)
+	if err != nil {
+		return netSandbox{}, err
+	}
+	sb.Endpoints = map[string]*dockernet.EndpointSettings{}
+	for name, wish := range w.Endpoints {
+		ep := wish.Copy()
+		ep.NetworkID, ep.EndpointID = host.ID, endpointID(w.ID, host.ID)
+		sb.Endpoints[name] = ep
+	}
+	sb.Hosts, err = network.Hosts(network.HostsOptions{Extra: w.ExtraHosts, Gateway: n.hostGateway()})
+	if err != nil {
+		return netSandbox{}, err
+	}
+	sb.Resolv, err = network.Resolv(network.ResolvOptions{
+		HostNetwork: true, Servers: w.DNS, Search: w.DNSSearch, Options: w.DNSOptions,
+	})
+	if err != nil {
+		return netSandbox{}, err
+	}
+	n.tell(eventsapi.ActionConnect, host, w.ID)
+	return sb, nil
+}
+
+// down takes the sandbox of a container apart. No sandbox is no error.
+func (n *networks) down(ctx context.Context, id string) error {
+	box, err := n.store.Sandbox(id)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := n.store.Release(ctx, id); err != nil {
+		return err
+	}
+	for _, ep := range box.Endpoints {
+		if one, err := n.store.Network(ep.NetworkID); err == nil {
+			n.tell(eventsapi.ActionDisconnect, one, id)
+		}
+	}
+	return nil
+}
+
+// restore keeps the sandboxes of the containers that run, and takes all others
+// apart.
+func (n *networks) restore(ctx context.Context, live map[string]netWish) error {
+	return n.store.Restore(ctx, func(id string) bool {
+		_, runs := live[id]
+		return runs
+	})
+}
+
+// renamed makes a container that runs known by its new name in its networks.
+func (n *networks) renamed(ctx context.Context, id, name, hostname string, eps map[string]*dockernet.EndpointSettings) error {
+	for _, ep := range eps {
+		one, err := n.store.Network(ep.NetworkID)
+		if err != nil || predefined(one.Name) {
+			continue
+		}
+		ep.DNSNames = dnsNames(id, name, hostname, ep.Aliases)
+		if err := n.store.SetAliases(ctx, id, one.ID, ep.DNSNames); err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("rename in network %s: %w", one.Name, err)
+		}
+	}
+	return nil
+}
