@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -41,7 +42,7 @@ func WriteBlob(ctx context.Context, s Store, ref string, data []byte, desc ocisp
 // Copy commits what r gives under desc, from its beginning. Where the blob is
 // there already it only adds the labels.
 func Copy(ctx context.Context, s Store, ref string, r io.Reader, desc ocispec.Descriptor, labels map[string]string) error {
-	w, err := s.Writer(ctx, ref, desc)
+	w, err := Open(ctx, s, ref, desc)
 	if errdefs.IsAlreadyExists(err) {
 		return AddLabels(ctx, s, desc, labels)
 	}
@@ -49,14 +50,19 @@ func Copy(ctx context.Context, s Store, ref string, r io.Reader, desc ocispec.De
 		return fmt.Errorf("write %s: %w", desc.Digest, err)
 	}
 	defer w.Close()
+	return Fill(ctx, s, w, r, desc, labels)
+}
+
+// Fill writes what r gives into w, from its beginning, and commits it under desc.
+func Fill(ctx context.Context, s Store, w Writer, r io.Reader, desc ocispec.Descriptor, labels map[string]string) error {
 	st, err := w.Status()
 	if err == nil && st.Offset != 0 {
 		err = w.Truncate(0)
 	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", desc.Digest, err)
+	if err == nil {
+		_, err = io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, make([]byte, min(1<<18, max(desc.Size, 1<<9))))
 	}
-	if _, err := io.CopyBuffer(struct{ io.Writer }{w}, r, make([]byte, 1<<18)); err != nil {
+	if err != nil {
 		return fmt.Errorf("write %s: %w", desc.Digest, err)
 	}
 	err = w.Commit(ctx, desc.Size, desc.Digest, labels)
@@ -69,14 +75,42 @@ func Copy(ctx context.Context, s Store, ref string, r io.Reader, desc ocispec.De
 	return nil
 }
 
+// Open is Writer that waits for another writer of ref to be done.
+func Open(ctx context.Context, s Store, ref string, desc ocispec.Descriptor) (Writer, error) {
+	for wait := 5 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
+		w, err := s.Writer(ctx, ref, desc)
+		if !errdefs.IsUnavailable(err) {
+			return w, err
+		}
+		// The store itself may be what is not there: then it has no status either.
+		if _, serr := s.Status(ctx, ref); serr != nil && !errdefs.IsNotFound(serr) {
+			return nil, err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
 // AddLabels sets labels on the blob and leaves its others alone.
 func AddLabels(ctx context.Context, s Store, desc ocispec.Descriptor, labels map[string]string) error {
 	if len(labels) == 0 {
 		return nil
 	}
+	have, err := s.Info(ctx, desc.Digest)
+	if err != nil {
+		return fmt.Errorf("label %s: %w", desc.Digest, err)
+	}
 	var paths []string
-	for k := range labels {
-		paths = append(paths, "labels."+k)
+	for k, v := range labels {
+		if have.Labels[k] != v {
+			paths = append(paths, "labels."+k)
+		}
+	}
+	if len(paths) == 0 {
+		return nil // to read is cheap, to write waits for a disk
 	}
 	if _, err := s.Update(ctx, Info{Digest: desc.Digest, Labels: labels}, paths...); err != nil {
 		return fmt.Errorf("label %s: %w", desc.Digest, err)

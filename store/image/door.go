@@ -5,48 +5,10 @@ import (
 	"io"
 
 	"github.com/containerd/errdefs"
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gantryd/gantry/remote"
 )
-
-// PullOptions say what Pull fetches.
-type PullOptions struct {
-	Registry *remote.Client
-	// Name is given to the image; empty is the reference itself, in full.
-	Name string
-	// Platform to fetch; nil is this machine's.
-	Platform *ocispec.Platform
-	// AllPlatforms fetches every one, and unpacks only Platform.
-	AllPlatforms bool
-	// Unpack extracts the layers into Snapshots while they are fetched.
-	Unpack bool
-	// Labels for the image.
-	Labels map[string]string
-	// MaxLayers at the same time; 0 is 3.
-	MaxLayers int
-	// Progress is called from several goroutines, never at the same time.
-	Progress func(Progress)
-}
-
-// Pull fetches ref, verifies, stores and unpacks it in one pass, and names it.
-func Pull(ctx context.Context, s Stores, ref string, o PullOptions) (Image, error) {
-	return Image{}, errdefs.ErrNotImplemented
-}
-
-// UnpackOptions say what Unpack extracts.
-type UnpackOptions struct {
-	Platform  *ocispec.Platform // nil is this machine's
-	MaxLayers int               // at the same time; 0 is 3
-	Progress  func(Progress)
-}
-
-// Unpack extracts the layers of target, whose blobs are all in s.Content, and
-// gives the chain ID: the name of the snapshot that has all of them.
-func Unpack(ctx context.Context, s Stores, target ocispec.Descriptor, o UnpackOptions) (digest.Digest, error) {
-	return "", errdefs.ErrNotImplemented
-}
 
 // PushOptions say what Push sends.
 type PushOptions struct {

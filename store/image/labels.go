@@ -1,7 +1,10 @@
 package image
 
 import (
+	"maps"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/distribution/reference"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -34,7 +37,33 @@ func refsOfManifest(m ocispec.Manifest) map[string]string {
 	return labels
 }
 
-// sourceLabel says where a blob came from, so that a push there can do without it.
-func sourceLabel(ref reference.Named) map[string]string {
-	return map[string]string{labelSource + reference.Domain(ref): reference.Path(ref)}
+// refs are the labels from a document to what it refers to; a config refers to nothing.
+func refs(desc ocispec.Descriptor, data []byte) (labels map[string]string, err error) {
+	switch {
+	case isIndex(desc.MediaType):
+		var index ocispec.Index
+		if err = parse(desc, data, &index); err == nil {
+			labels = refsOfIndex(index)
+		}
+	case isManifest(desc.MediaType):
+		var m ocispec.Manifest
+		if err = parse(desc, data, &m); err == nil {
+			labels = refsOfManifest(m)
+		}
+	}
+	return labels, err
+}
+
+// labels are those of what came from o, with more. They tell a later push to the
+// same registry that it can do without the bytes.
+func (o *origin) labels(more, have map[string]string) map[string]string {
+	key, path := labelSource+reference.Domain(o.repo), reference.Path(o.repo)
+	if known := have[key]; known != "" && !slices.Contains(strings.Split(known, ","), path) {
+		path = known + "," + path
+	} else if known != "" {
+		path = known
+	}
+	all := map[string]string{key: path}
+	maps.Copy(all, more)
+	return all
 }

@@ -25,10 +25,11 @@ const defaultLayers = 3
 type job struct {
 	stores   Stores
 	report   *reporter
+	config   ocispec.Descriptor
 	layers   []ocispec.Descriptor
 	diffIDs  []digest.Digest
 	chainIDs []digest.Digest
-	remote   *origin // where blobs come from; nil: all are in the content store
+	from     *origin // where blobs come from; nil: all are in the content store
 	unpack   bool
 	max      int
 
@@ -36,7 +37,7 @@ type job struct {
 }
 
 func newJob(s Stores, m ocispec.Manifest, config ocispec.Image, unpack bool) (*job, error) {
-	j := &job{stores: s, layers: m.Layers, unpack: unpack, max: defaultLayers}
+	j := &job{stores: s, config: m.Config, layers: m.Layers, unpack: unpack, max: defaultLayers}
 	if !unpack {
 		return j, nil
 	}
@@ -55,15 +56,30 @@ func newJob(s Stores, m ocispec.Manifest, config ocispec.Image, unpack bool) (*j
 	return j, nil
 }
 
-// run does all layers. The lowest ones begin first, so that whoever waits for its
-// parent waits for one that is under way.
+// run does all layers, and then says in the config's labels that they are unpacked.
 func (j *job) run(ctx context.Context) error {
+	if err := j.all(ctx); err != nil {
+		return err
+	}
+	if !j.unpack || len(j.chainIDs) == 0 {
+		return nil
+	}
+	top := j.chainIDs[len(j.chainIDs)-1]
+	return content.AddLabels(ctx, j.stores.Content, j.config, map[string]string{labelSnapshot + j.stores.snapshotter(): top.String()})
+}
+
+// all does all layers. The lowest ones begin first, so that whoever waits for its
+// parent waits for one that is under way.
+func (j *job) all(ctx context.Context) error {
 	done, err := j.unpacked(ctx)
 	if err != nil {
 		return err
 	}
 	for i := range done {
 		close(j.ready[i])
+	}
+	for _, l := range j.layers {
+		j.report.say(l, Waiting, 0)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(j.max)

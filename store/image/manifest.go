@@ -206,13 +206,17 @@ func readManifest(ctx context.Context, s source, desc ocispec.Descriptor) (ocisp
 	return m, nil
 }
 
-// readJSON reads a document and refuses one that is a manifest and an index at
-// once, which two readers would understand differently (CVE-2021-41190).
 func readJSON(ctx context.Context, s source, desc ocispec.Descriptor, v any) error {
 	data, err := s.read(ctx, desc)
 	if err != nil {
 		return err
 	}
+	return parse(desc, data, v)
+}
+
+// parse reads a manifest or an index and refuses one that is both at once, which
+// two readers would understand differently (CVE-2021-41190).
+func parse(desc ocispec.Descriptor, data []byte, v any) error {
 	var both struct {
 		Schema    int             `json:"schemaVersion"`
 		Config    json.RawMessage `json:"config"`
@@ -220,7 +224,7 @@ func readJSON(ctx context.Context, s source, desc ocispec.Descriptor, v any) err
 		Manifests json.RawMessage `json:"manifests"`
 		FSLayers  json.RawMessage `json:"fsLayers"`
 	}
-	err = json.Unmarshal(data, &both)
+	err := json.Unmarshal(data, &both)
 	switch {
 	case err != nil:
 	case both.FSLayers != nil || both.Schema == 1:
@@ -237,13 +241,17 @@ func readJSON(ctx context.Context, s source, desc ocispec.Descriptor, v any) err
 }
 
 func readConfig(ctx context.Context, s content.Store, m ocispec.Manifest) (ocispec.Image, error) {
-	var config ocispec.Image
 	data, err := content.ReadBlob(ctx, s, m.Config)
 	if err != nil {
-		return config, err
+		return ocispec.Image{}, err
 	}
+	return parseConfig(m.Config, data)
+}
+
+func parseConfig(desc ocispec.Descriptor, data []byte) (ocispec.Image, error) {
+	var config ocispec.Image
 	if err := json.Unmarshal(data, &config); err != nil {
-		return config, fmt.Errorf("read config %s: %w: %w", m.Config.Digest, err, errdefs.ErrInvalidArgument)
+		return config, fmt.Errorf("read config %s: %w: %w", desc.Digest, err, errdefs.ErrInvalidArgument)
 	}
 	return config, nil
 }

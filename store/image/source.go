@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"strings"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
@@ -55,74 +53,66 @@ type layerSource struct {
 	offset int64            // what the ingest had before
 }
 
-// open finds the layer's blob, or begins or resumes its ingest. An ingest that
-// somebody else is at is waited for.
+// open finds the layer's blob, or begins or resumes its ingest.
 func (j *job) open(ctx context.Context, desc ocispec.Descriptor) (*layerSource, error) {
 	src := &layerSource{job: j, desc: desc}
-	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
-		blob, err := j.stores.Content.ReaderAt(ctx, desc)
-		if err == nil {
-			if blob.Size() != desc.Size {
-				blob.Close()
-				return nil, fmt.Errorf("blob has %d bytes, the manifest says %d: %w", blob.Size(), desc.Size, errdefs.ErrFailedPrecondition)
+	for {
+		if j.from != nil {
+			// The writer comes first: where the blob is there, that is what makes it
+			// the lease's.
+			if err := src.begin(ctx); !errdefs.IsAlreadyExists(err) {
+				return src, err
 			}
-			src.blob = blob
-			return src, nil
 		}
-		if !errdefs.IsNotFound(err) || j.remote == nil {
+		blob, err := j.stores.Content.ReaderAt(ctx, desc)
+		if errdefs.IsNotFound(err) && j.from != nil {
+			continue // deleted meanwhile
+		}
+		if err != nil {
 			return nil, err
 		}
-		err = src.begin(ctx)
-		if err == nil {
-			return src, nil
+		if blob.Size() != desc.Size {
+			blob.Close()
+			return nil, fmt.Errorf("blob has %d bytes, the manifest says %d: %w", blob.Size(), desc.Size, errdefs.ErrFailedPrecondition)
 		}
-		if !errdefs.IsUnavailable(err) && !errdefs.IsAlreadyExists(err) {
-			return nil, err
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
+		src.blob = blob
+		return src, nil
 	}
 }
 
-func (src *layerSource) begin(ctx context.Context) error {
-	w, err := src.job.stores.Content.Writer(ctx, ingestRef(src.desc), src.desc)
+// begin opens the ingest. Where an earlier one had received something that cannot
+// be read again before it is committed, begin receives the rest and commits it:
+// then the blob is there, AlreadyExists.
+func (src *layerSource) begin(ctx context.Context) (err error) {
+	w, err := content.Open(ctx, src.job.stores.Content, ingestRef(src.desc), src.desc)
 	if err != nil {
 		return err
 	}
+	src.ingest = w
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.Close())
+			src.ingest = nil
+		}
+	}()
 	st, err := w.Status()
 	if err == nil && st.Offset > src.desc.Size {
 		st.Offset, err = 0, w.Truncate(0)
 	}
-	if _, again := w.(io.ReaderAt); err == nil && st.Offset > 0 && !again {
-		// What was received cannot be read before it is committed: receive the rest,
-		// commit, and take the blob.
-		src.ingest, src.offset = w, st.Offset
-		if err = src.receive(ctx, nil); err == nil {
-			err = src.commit(ctx)
-		}
-		src.Close()
-		src.ingest = nil
-		if err == nil {
-			return fmt.Errorf("%s: %w", src.desc.Digest, errdefs.ErrAlreadyExists)
-		}
-		return permanent(err)
-	}
 	if err != nil {
-		return errors.Join(err, w.Close())
+		return err
 	}
-	src.ingest, src.offset = w, st.Offset
-	return nil
-}
-
-// permanent hides a kind by which open would try again.
-func permanent(err error) error {
-	if errdefs.IsUnavailable(err) {
-		return fmt.Errorf("%v: %w", err, errdefs.ErrUnknown)
+	src.offset = st.Offset
+	if _, again := w.(io.ReaderAt); src.offset == 0 || again {
+		return nil
 	}
-	return err
+	if err := src.receive(ctx, nil); err != nil {
+		return err
+	}
+	if err := src.commit(ctx); err != nil {
+		return err
+	}
+	return fmt.Errorf("%s: %w", src.desc.Digest, errdefs.ErrAlreadyExists)
 }
 
 // stored says whether receive stores the blob, which was not there.
@@ -200,7 +190,7 @@ func (src *layerSource) reader(ctx context.Context) (r io.ReadCloser, off int64)
 		if src.offset == src.desc.Size {
 			return io.NopCloser(strings.NewReader("")), nil
 		}
-		return src.job.remote.registry.Fetch(ctx, src.job.remote.repo, src.desc, src.offset)
+		return src.job.from.registry.Fetch(ctx, src.job.from.repo, src.desc, src.offset)
 	}}
 	again, ok := src.ingest.(io.ReaderAt)
 	if !ok {
@@ -257,8 +247,7 @@ func (src *layerSource) commit(ctx context.Context) error {
 		src.discard()
 		return err
 	}
-	labels := maps.Clone(sourceLabel(src.job.remote.repo))
-	err := src.ingest.Commit(ctx, src.desc.Size, src.desc.Digest, labels)
+	err := src.ingest.Commit(ctx, src.desc.Size, src.desc.Digest, src.job.from.labels(nil, nil))
 	if errdefs.IsAlreadyExists(err) {
 		return nil
 	}

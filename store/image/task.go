@@ -42,19 +42,18 @@ var errStopped = errors.New("nobody reads any more")
 // unpack runs the pipeline. Whatever goes wrong, all of it has ended when it
 // returns, and the error is that of the first cause.
 func (t *task) unpack(ctx context.Context) error {
-	desc := t.job.layers[t.index]
-	src, err := t.job.open(ctx, desc)
+	src, err := t.job.open(ctx, t.job.layers[t.index])
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	ctx, cancel := context.WithCancel(ctx)
+	receiving, cancel := context.WithCancel(ctx)
 	defer cancel()
 
 	packed, plain := newPipe(buffers, packedSize), newPipe(buffers, plainSize)
 	received, inflated := make(chan error, 1), make(chan error, 1)
 	go func() {
-		err := src.receive(ctx, packed)
+		err := src.receive(receiving, packed)
 		packed.close(orEOF(err))
 		received <- err
 	}()
@@ -67,27 +66,28 @@ func (t *task) unpack(ctx context.Context) error {
 	extractErr := t.extract(ctx, plain)
 	plain.stop()
 	inflateErr := <-inflated
-	if extractErr != nil && !damaged(inflateErr) && !damaged(extractErr) {
+	stop := extractErr != nil && !damaged(inflateErr) && !damaged(extractErr)
+	if stop {
 		cancel() // the bytes are not to blame: no need to see the rest
 	}
 	receiveErr := <-received
 
-	if extractErr != nil && (errors.Is(receiveErr, context.Canceled) || receiveErr == nil) {
-		// With all bytes there the digest can tell whether they are to blame.
-		if receiveErr == nil {
-			receiveErr = src.verify()
-		}
-		if receiveErr == nil || errors.Is(receiveErr, context.Canceled) {
-			receiveErr = extractErr
-		}
-		if !errors.Is(extractErr, context.Canceled) {
-			src.discard()
-		}
-	}
-	if receiveErr != nil {
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case receiveErr != nil && !(stop && errors.Is(receiveErr, context.Canceled)):
 		return receiveErr
+	case extractErr == nil:
+		return src.commit(ctx)
 	}
-	return src.commit(ctx)
+	defer src.discard()
+	if receiveErr == nil {
+		// With all bytes there the digest can tell whether they are to blame.
+		if err := src.verify(); err != nil {
+			return err
+		}
+	}
+	return extractErr
 }
 
 func orEOF(err error) error {
