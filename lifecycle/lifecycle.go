@@ -90,10 +90,13 @@ func New(ctx context.Context, cfg Config) (_ *Lifecycle, err error) {
 	if err := l.openStores(ctx); err != nil {
 		return nil, err
 	}
-	l.shims = shims.New(shims.Config{
-		Root: cfg.Root, State: cfg.State, Address: cfg.Address, ShimDirs: cfg.ShimDirs,
+	l.shims, err = shims.New(shims.Config{
+		Root: cfg.Root, State: cfg.State, Address: cfg.Address, ShimDirs: cfg.ShimDirs, Version: release(),
 		Debug: cfg.Debug, Events: l.events, Runtime: l.runtimeOf, Log: cfg.Log,
 	})
+	if err != nil {
+		return nil, errors.Join(err, l.closeStores())
+	}
 	if err := l.shims.Restore(); err != nil {
 		return nil, errors.Join(fmt.Errorf("restore tasks: %w", err), l.Close())
 	}
@@ -114,7 +117,7 @@ func (l *Lifecycle) openStores(ctx context.Context) (err error) {
 		return errors.Join(err, l.overlay.Close())
 	}
 	if err := l.db.Repair(ctx); err != nil {
-		return errors.Join(fmt.Errorf("repair metadata: %w", err), l.db.Close(), l.overlay.Close())
+		return errors.Join(fmt.Errorf("repair metadata: %w", err), l.closeStores())
 	}
 	return nil
 }
@@ -184,5 +187,7 @@ func (l *Lifecycle) register(g *grpc.Server) {
 // Close lets go of the stores and of the connections to shims. Containers run on.
 func (l *Lifecycle) Close() error {
 	l.shims.Close()
-	return errors.Join(l.db.Close(), l.overlay.Close())
+	return l.closeStores()
 }
+
+func (l *Lifecycle) closeStores() error { return errors.Join(l.db.Close(), l.overlay.Close()) }

@@ -14,9 +14,11 @@ import (
 // what follows + is build metadata to semantic versioning.
 const compatible = "v2.1.0"
 
+func release() string { return compatible + "+gantry." + version.Version }
+
 // versions is containerd.services.version.v1.Version.
 type versions struct{ api.UnimplementedVersionServer }
 
 func (versions) Version(context.Context, *emptypb.Empty) (*api.VersionResponse, error) {
-	return &api.VersionResponse{Version: compatible + "+gantry." + version.Version, Revision: version.Commit}, nil
+	return &api.VersionResponse{Version: release(), Revision: version.Commit}, nil
 }

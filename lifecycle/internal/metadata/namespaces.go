@@ -16,14 +16,14 @@ type Namespaces struct{ db *DB }
 // Namespaces gives the namespaces.
 func (db *DB) Namespaces() Namespaces { return Namespaces{db} }
 
-// Get reads one.
+// Get reads one. A namespace that nobody made is there too, without labels: it
+// comes to be when something is put into it.
 func (n Namespaces) Get(name string) (ns *api.Namespace, err error) {
 	err = n.db.bolt.View(func(tx *bolt.Tx) error {
-		b := at(tx, name)
-		if b == nil {
-			return notFound("namespace", name)
+		ns = &api.Namespace{Name: name}
+		if b := at(tx, name); b != nil {
+			ns.Labels = labelsOf(b)
 		}
-		ns = &api.Namespace{Name: name, Labels: labelsOf(b)}
 		return nil
 	})
 	return ns, err
@@ -58,8 +58,12 @@ func (n Namespaces) Create(ns *api.Namespace) error {
 	return err
 }
 
-// Update writes the labels that paths name, all of them where there is no path.
+// Update writes the labels that paths name, all of them where there is no path. It
+// makes a namespace that is not there.
 func (n Namespaces) Update(ns *api.Namespace, paths []string) (*api.Namespace, error) {
+	if err := CheckIdentifier("namespace", ns.GetName()); err != nil {
+		return nil, err
+	}
 	if err := checkPaths(paths, "labels"); err != nil {
 		return nil, err
 	}
@@ -68,9 +72,9 @@ func (n Namespaces) Update(ns *api.Namespace, paths []string) (*api.Namespace, e
 	}
 	var labels map[string]string
 	err := n.db.bolt.Update(func(tx *bolt.Tx) error {
-		b := at(tx, ns.GetName())
-		if b == nil {
-			return notFound("namespace", ns.GetName())
+		b, err := makeAt(tx, ns.Name)
+		if err != nil {
+			return err
 		}
 		labels = editMap(labelsOf(b), ns.Labels, "labels", paths)
 		return writeLabels(b, labels)

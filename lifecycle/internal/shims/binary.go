@@ -49,14 +49,9 @@ func (t *Table) resolve(runtime string) (string, error) {
 }
 
 // command is the shim binary with the flags and the environment of the shim v2
-// rules. Shims since containerd 2.3 also take these on stdin; they all still
-// take them from here.
-func (t *Table) command(ctx context.Context, binary string, b bundle, action ...string) (*exec.Cmd, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	args := []string{"-namespace", b.ns, "-address", t.cfg.Address, "-publish-binary", self, "-id", b.id}
+// rules.
+func (t *Table) command(ctx context.Context, binary string, b bundle, action ...string) *exec.Cmd {
+	args := []string{"-namespace", b.ns, "-address", t.cfg.Address, "-publish-binary", t.self, "-id", b.id}
 	if t.cfg.Debug {
 		args = append(args, "-debug")
 	}
@@ -73,33 +68,71 @@ func (t *Table) command(ctx context.Context, binary string, b bundle, action ...
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	// A shim that daemonizes with our pipe still open must not hold us.
 	cmd.WaitDelay = time.Second
-	return cmd, nil
+	return cmd
 }
 
 // start runs "shim start" and gives where the shim listens.
+//
+// On stdin a shim since containerd 2.3 wants BootstrapParams and refuses anything
+// else, and one before it wants the runtime's options and may refuse anything
+// else. Nothing tells them apart but the refusal, so that is asked for once for
+// a binary.
 func (t *Table) start(ctx context.Context, binary string, b bundle, options *anypb.Any) (*bootstrap.BootstrapResult, error) {
-	cmd, err := t.command(ctx, binary, b, "start")
+	_, boots := t.boots.Load(binary)
+	where, err := t.startAs(ctx, binary, b, options, boots)
+	if err == nil || ctx.Err() != nil {
+		return where, err
+	}
+	where, other := t.startAs(ctx, binary, b, options, !boots)
+	switch {
+	case other != nil:
+		return nil, fmt.Errorf("start shim %s for %s: %w; and with the other form of parameters: %w", binary, b.id, err, other)
+	case boots:
+		t.boots.Delete(binary)
+	default:
+		t.boots.Store(binary, nil)
+	}
+	return where, nil
+}
+
+// startAs is start with one form of stdin.
+func (t *Table) startAs(ctx context.Context, binary string, b bundle, options *anypb.Any, boots bool) (*bootstrap.BootstrapResult, error) {
+	var in proto.Message = options
+	if boots {
+		in = t.params(b, options)
+	}
+	data, err := proto.Marshal(in)
 	if err != nil {
 		return nil, err
 	}
-	if options != nil {
-		in, err := proto.Marshal(options)
-		if err != nil {
-			return nil, err
-		}
-		cmd.Stdin = bytes.NewReader(in)
-	}
+	cmd := t.command(ctx, binary, b, "start")
+	cmd.Stdin = bytes.NewReader(data)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
-		return nil, fmt.Errorf("start shim %s for %s: %w", binary, b.id, failed(ctx, err, stderr.Bytes(), out))
+		return nil, failed(ctx, err, stderr.Bytes(), out)
 	}
-	where, err := parseStart(out)
-	if err != nil {
-		return nil, fmt.Errorf("start shim %s for %s: %w", binary, b.id, err)
+	return parseStart(out)
+}
+
+// params is what the flags and the environment say too, for shims that want it on
+// stdin.
+func (t *Table) params(b bundle, options *anypb.Any) *bootstrap.BootstrapParams {
+	p := &bootstrap.BootstrapParams{
+		InstanceID: b.id, Namespace: b.ns,
+		ContainerdVersion:      t.cfg.Version,
+		ContainerdGrpcAddress:  t.cfg.Address,
+		ContainerdTtrpcAddress: t.cfg.Address + ".ttrpc",
+		ContainerdBinary:       t.self,
 	}
-	return where, nil
+	if t.cfg.Debug {
+		p.LogLevel = bootstrap.LogLevel_LOG_LEVEL_DEBUG
+	}
+	if options != nil {
+		p.Extensions = []*bootstrap.Extension{{Value: options}}
+	}
+	return p
 }
 
 // failed says why a shim binary failed, in its own words where it has any.
@@ -149,10 +182,7 @@ func checkStart(r *bootstrap.BootstrapResult) (*bootstrap.BootstrapResult, error
 // cleanup runs "shim delete", by which a shim binary takes apart what a dead
 // shim process left: the container's processes, its cgroup, its mounts.
 func (t *Table) cleanup(ctx context.Context, binary string, b bundle) (*task.DeleteResponse, error) {
-	cmd, err := t.command(ctx, binary, b, "-bundle", b.dir, "delete")
-	if err != nil {
-		return nil, err
-	}
+	cmd := t.command(ctx, binary, b, "-bundle", b.dir, "delete")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

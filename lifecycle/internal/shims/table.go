@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 
 	"github.com/containerd/containerd/api/events"
@@ -19,6 +20,7 @@ import (
 type Config struct {
 	Root, State string   // the daemon's directories; tasks are below them
 	Address     string   // of the daemon's gRPC socket; ttrpc is this + ".ttrpc"
+	Version     string   // of the daemon, for shims that ask
 	ShimDirs    []string // searched before PATH
 	Debug       bool
 	Events      *exchange.Exchange
@@ -29,7 +31,10 @@ type Config struct {
 
 // Table is all tasks of the daemon.
 type Table struct {
-	cfg Config
+	cfg  Config
+	self string // this program; shims are told who publishes their events
+
+	boots sync.Map // paths of shim binaries that want BootstrapParams
 
 	mu     sync.Mutex
 	tasks  map[key]*Task
@@ -43,8 +48,12 @@ type Table struct {
 type key struct{ ns, id string }
 
 // New makes an empty table. Restore fills it.
-func New(cfg Config) *Table {
-	return &Table{cfg: cfg, tasks: map[key]*Task{}, restored: make(chan struct{}), closing: make(chan struct{})}
+func New(cfg Config) (*Table, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	return &Table{cfg: cfg, self: self, tasks: map[key]*Task{}, restored: make(chan struct{}), closing: make(chan struct{})}, nil
 }
 
 // Task gives a task that was created. One that is being restored is waited for.
