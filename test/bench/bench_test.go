@@ -214,9 +214,9 @@ func (w *world) crowd(r *report, tb testing.TB, title string) {
 			idle += largest(byProgram("Rss", d))
 		}
 		free := memAvailable(tb)
-		cpu, start := machineCPU(tb), time.Now()
+		cpu, start := usedCPU(tb), time.Now()
 		eightAtATime(*many, func(i int) { c.start(tb, i) })
-		wall, used := time.Since(start).Seconds(), ms(machineCPU(tb)-cpu)/float64(*many)
+		wall, used := time.Since(start).Seconds(), ms(usedCPU(tb)-cpu)/float64(*many)
 		time.Sleep(2 * time.Second)
 		o := outcome{wall, (free - memAvailable(tb)) / float64(*many), median(byProgram("Pss", c.shim)), idle / 1024}
 		busy := 0.0

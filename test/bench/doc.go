@@ -1,9 +1,11 @@
 // Package bench measures Gantry against the stock stack: the same work, in one
 // interleaved run, medians and ratios, since on a shared machine only ratios
-// speak. 'make bench' runs it and writes docs/benchmarks.md.
+// speak. 'make bench' runs it and writes docs/benchmarks.md; while working,
 //
-// It is a Go benchmark so that a plain 'go test' does not measure. The test binary
-// runs itself again in a mount and a network namespace of its own: bridges and nft
-// tables stay there, and crun, which refuses the hybrid cgroup layout, sees pure
-// version 1.
+//	go test ./test/bench -run '^$' -bench . -benchtime 1x -args -short -only exec
+//
+// measures one chapter a few times and prints what it found.
+//
+// It is a Go benchmark so that a plain 'go test' does not measure. It stands on
+// the rig's ground, in a network namespace of its own.
 package bench

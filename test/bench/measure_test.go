@@ -3,6 +3,7 @@ package bench
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,7 +35,7 @@ func median(v []float64) float64 {
 }
 
 // interleave runs every contender n times, A B C A B C, after one run of each to
-// warm up. CPU is that of the whole machine, so daemons and shims count.
+// warm up.
 func interleave(tb testing.TB, n int, cs ...contender) []sample {
 	tb.Helper()
 	out := make([]sample, len(cs))
@@ -52,8 +53,9 @@ func interleave(tb testing.TB, n int, cs ...contender) []sample {
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// machineCPU is the CPU time that the whole machine has used.
-func machineCPU(tb testing.TB) time.Duration {
+// usedCPU is the CPU time of everything on the rig's ground: the cgroup that this
+// test sees as the root holds every command, daemon, shim and container of it.
+func usedCPU(tb testing.TB) time.Duration {
 	if v1, err := os.ReadFile("/sys/fs/cgroup/cpuacct/cpuacct.usage"); err == nil {
 		n, err := strconv.ParseInt(strings.TrimSpace(string(v1)), 10, 64)
 		if err != nil {
@@ -74,7 +76,7 @@ func machineCPU(tb testing.TB) time.Duration {
 			return time.Duration(n) * time.Microsecond
 		}
 	}
-	tb.Fatal("neither cpuacct.usage nor cpu.stat says what the machine used")
+	tb.Fatal("neither cpuacct.usage nor cpu.stat says what was used")
 	return 0
 }
 
@@ -93,7 +95,7 @@ func quiet(tb testing.TB, program string, args ...string) {
 	}
 }
 
-// memory is what the machine and its processes hold, in kilobytes.
+// memAvailable is what the machine has left, in kilobytes.
 func memAvailable(tb testing.TB) float64 {
 	data, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
@@ -112,19 +114,21 @@ func memAvailable(tb testing.TB) float64 {
 	return 0
 }
 
-// process memory by the base name of the program, in kilobytes: one entry a process.
+// byProgram is the memory of the processes of a program, by its base name, in
+// kilobytes. Those of other mount namespaces are not of this test.
 func byProgram(field, program string) []float64 {
 	var out []float64
-	dirs, _ := os.ReadDir("/proc")
+	ours, _ := os.Readlink("/proc/self/ns/mnt")
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, d := range dirs {
-		exe, err := os.Readlink("/proc/" + d.Name() + "/exe")
-		if err != nil || exe[strings.LastIndexByte(exe, '/')+1:] != program {
+		exe, err := os.Readlink(d + "/exe")
+		if err != nil || filepath.Base(exe) != program {
 			continue
 		}
-		if d.Name() == "self" || d.Name() == "thread-self" {
+		if theirs, err := os.Readlink(d + "/ns/mnt"); err != nil || theirs != ours {
 			continue
 		}
-		data, err := os.ReadFile("/proc/" + d.Name() + "/smaps_rollup")
+		data, err := os.ReadFile(d + "/smaps_rollup")
 		if err != nil {
 			continue
 		}
@@ -142,9 +146,9 @@ func byProgram(field, program string) []float64 {
 // once is one measured run.
 func once(tb testing.TB, c contender) sample {
 	tb.Helper()
-	cpu, start := machineCPU(tb), time.Now()
+	cpu, start := usedCPU(tb), time.Now()
 	c.run(tb)
 	wall := time.Since(start)
 	time.Sleep(60 * time.Millisecond) // what is done after the answer counts too
-	return sample{c.name, []float64{ms(wall)}, []float64{ms(machineCPU(tb) - cpu)}}
+	return sample{c.name, []float64{ms(wall)}, []float64{ms(usedCPU(tb) - cpu)}}
 }

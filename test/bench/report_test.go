@@ -70,12 +70,13 @@ func (r *report) write(tb testing.TB, file string) {
 	}
 	head := fmt.Sprintf(`# Benchmarks
 
-Written by `+"`make bench`"+` on %s. Medians of %d interleaved runs of each contender; CPU is that of the
-whole machine while the command ran and for 60 ms after it, so daemons, shims and what is done after the answer count.
+Written by `+"`make bench`"+` on %s. Medians of %d interleaved runs of each contender; CPU is that of
+commands, daemons, shims and containers together while the command ran and for 60 ms after it, so what is done after the
+answer counts.
 Read the ratios: absolute times belong to this machine and this hour.
 
-Machine: %s, %d CPUs, %s; cgroup version 1. Peers: %s.
-`, time.Now().UTC().Format("2006-01-02"), *runs, cpuModel(), runtime.NumCPU(), said("uname", "-sr"), strings.Join(peerVersions(), ", "))
+Machine: %s, %d CPUs, %s; %s. Peers: %s.
+`, time.Now().UTC().Format("2006-01-02"), *runs, cpuModel(), runtime.NumCPU(), said("uname", "-sr"), cgroups(), strings.Join(peerVersions(), ", "))
 	if err := os.WriteFile(file, []byte(head+r.text.String()), 0o644); err != nil {
 		tb.Fatal(err)
 	}
@@ -88,6 +89,13 @@ func said(name string, args ...string) string {
 	}
 	first, _, _ := strings.Cut(string(out), "\n")
 	return strings.TrimSpace(first)
+}
+
+func cgroups() string {
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
+		return "cgroup version 2"
+	}
+	return "cgroup version 1"
 }
 
 func cpuModel() string {

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,6 +11,7 @@ import (
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/gantryd/gantry/test/rig"
 )
@@ -34,6 +36,11 @@ const busybox = "busybox:latest"
 func newWorld(tb testing.TB) *world {
 	tb.Helper()
 	host := rig.Here(tb)
+	rig.Must(tb, host.Command("ip", "link", "set", "lo", "up"))
+	// crun refuses the hybrid layout of cgroups: an empty v2 mount beside v1.
+	if err := unix.Unmount("/sys/fs/cgroup/unified", unix.MNT_DETACH); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
+		tb.Fatal(err)
+	}
 	w := &world{
 		host: host, registry: rig.StartRegistry(tb, host),
 		gantry: rig.Program(tb, "gantry"), runtime: rig.Program(tb, "gantry-runtime"), docker: rig.DockerCLI(tb),

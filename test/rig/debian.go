@@ -2,6 +2,8 @@ package rig
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"embed"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -9,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -94,7 +97,7 @@ func Python(t testing.TB) string {
 		if err != nil {
 			return err
 		}
-		if err := l.Layer(mmdebstrap); err != nil {
+		if err := l.Base(Debian(t)); err != nil {
 			return err
 		}
 		tree, err := os.MkdirTemp("", "gantry-python")
@@ -125,7 +128,7 @@ func Big(t testing.TB) string {
 		if err != nil {
 			return err
 		}
-		if err := l.Layer(mmdebstrap); err != nil {
+		if err := l.Base(Debian(t)); err != nil {
 			return err
 		}
 		noise := make([]byte, 96<<20)
@@ -186,16 +189,36 @@ func run(w io.Writer, name string, args ...string) error {
 	return nil
 }
 
-// cached makes the layout name once for all test programs of this user and keeps
-// it; the file lock keeps two test programs from making it at the same time.
-func cached(t testing.TB, name string, make func(dir string) error) string {
-	t.Helper()
+// recipes are the sources that say what is in the images.
+//
+//go:embed debian.go image.go
+var recipes embed.FS
+
+// cacheDir is where the images of these recipes are kept; other recipes have
+// another directory.
+var cacheDir = sync.OnceValues(func() (string, error) {
+	key := sha256.New()
+	for _, name := range []string{"debian.go", "image.go"} {
+		source, err := recipes.ReadFile(name)
+		if err != nil {
+			return "", err
+		}
+		key.Write(source)
+	}
 	base, err := os.UserCacheDir()
 	if err != nil {
 		base = os.TempDir()
 	}
-	base = filepath.Join(base, "gantry-test", "v1")
-	if err := os.MkdirAll(base, 0o755); err != nil {
+	dir := filepath.Join(base, "gantry-test", fmt.Sprintf("%.6x", key.Sum(nil)))
+	return dir, os.MkdirAll(dir, 0o755)
+})
+
+// cached makes the layout name once for all test programs of this user and keeps
+// it; the file lock keeps two test programs from making it at the same time.
+func cached(t testing.TB, name string, make func(dir string) error) string {
+	t.Helper()
+	base, err := cacheDir()
+	if err != nil {
 		t.Fatal(err)
 	}
 	lock, err := os.OpenFile(filepath.Join(base, name+".lock"), os.O_CREATE|os.O_RDWR, 0o600)

@@ -5,7 +5,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,12 +39,37 @@ func NewHost(t testing.TB) *Host {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		h.clean(t)
 		if err := unix.Unmount(h.netns, unix.MNT_DETACH); err != nil {
 			t.Errorf("let go of test host: %v", err)
 		}
 	})
 	Must(t, h.Command("ip", "link", "set", "lo", "up"))
 	return h
+}
+
+// clean fails the test when containers left a link or a published port on the
+// host. Their daemons have ended; bridges and tables stay for the next one.
+func (h *Host) clean(t testing.TB) {
+	var left string
+	for range 50 {
+		links := Must(t, h.Command("ip", "-o", "link", "show", "type", "veth"))
+		ports := ""
+		for table := range strings.Lines(Must(t, h.Command("nft", "list", "tables"))) {
+			if f := strings.Fields(table); len(f) == 3 && strings.HasPrefix(f[2], "gantry") {
+				for _, name := range []string{"port_at", "port_any", "range_at", "range_any"} {
+					if out := Must(t, h.Command("nft", "list", "map", f[1], f[2], name)); strings.Contains(out, "elements") {
+						ports += out
+					}
+				}
+			}
+		}
+		if left = links + ports; left == "" {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Errorf("left on the host's network:\n%s", left)
 }
 
 // Here is the machine, or the namespaces, that the test itself runs in.

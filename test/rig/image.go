@@ -62,6 +62,39 @@ func (l *Layout) Layer(fill func(io.Writer) error) (err error) {
 	return os.Rename(f.Name(), l.blob(blob.Digest()))
 }
 
+// Base adds the layers of the image in another layout.
+func (l *Layout) Base(dir string) error {
+	base := &Layout{dir: dir}
+	var index ocispec.Index
+	if err := readJSON(filepath.Join(dir, "index.json"), &index); err != nil {
+		return err
+	}
+	var manifest ocispec.Manifest
+	if err := readJSON(base.blob(index.Manifests[0].Digest), &manifest); err != nil {
+		return err
+	}
+	var img ocispec.Image
+	if err := readJSON(base.blob(manifest.Config.Digest), &img); err != nil {
+		return err
+	}
+	for _, layer := range manifest.Layers {
+		if err := os.Link(base.blob(layer.Digest), l.blob(layer.Digest)); err != nil {
+			return err
+		}
+	}
+	l.layers = append(l.layers, manifest.Layers...)
+	l.diffs = append(l.diffs, img.RootFS.DiffIDs...)
+	return nil
+}
+
+func readJSON(file string, v any) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(data, v)
+}
+
 // Finish writes config, manifest and index; name is the reference in the index.
 func (l *Layout) Finish(name string, config ocispec.ImageConfig) error {
 	created := epoch

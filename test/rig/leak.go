@@ -1,20 +1,19 @@
 package rig
 
 import (
-	"bytes"
-	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
 )
 
-// state is what programs of this field tend to leave on a machine.
+// state is what programs of this field tend to leave on a machine. Processes are
+// not here: whoever is left in the cgroups of the tests is found by the outer
+// process; links and rules are looked for in each Host.
 type state map[string]bool
 
-// survey lists mounts, links, nft tables, cgroups and processes of this test.
+// survey lists mounts, cgroups of containers, and files in /run.
 func survey() (state, error) {
 	s := state{}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
@@ -26,41 +25,27 @@ func survey() (state, error) {
 			s["mount "+f[4]] = true
 		}
 	}
-	links, err := os.ReadDir("/sys/class/net")
+	hierarchies, err := cgroupMounts()
 	if err != nil {
 		return nil, err
 	}
-	for _, l := range links {
-		s["link "+l.Name()] = true
-	}
-	if out, err := exec.Command("nft", "list", "tables").Output(); err == nil {
-		for line := range strings.Lines(string(out)) {
-			s["nft "+strings.TrimSpace(line)] = true
+	for _, h := range hierarchies {
+		// The groups at the top are those in which a daemon puts its containers'.
+		groups, err := filepath.Glob(filepath.Join(h.dir, "*/*/cgroup.procs"))
+		if err != nil {
+			return nil, err
+		}
+		for _, g := range groups {
+			s["cgroup "+filepath.Dir(g)] = true
 		}
 	}
-	// A cgroup that vanishes during the walk is no leak.
-	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() {
-			s["cgroup "+path] = true
+	// A file that vanishes during the walk is no leak.
+	_ = filepath.WalkDir("/run", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && path != "/run/xtables.lock" {
+			s["file "+path] = true
 		}
 		return nil
 	})
-	procs, err := filepath.Glob("/proc/[0-9]*/environ")
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range procs {
-		env, err := os.ReadFile(p)
-		if err != nil || !bytes.Contains(env, []byte(token)) {
-			continue
-		}
-		dir := filepath.Dir(p)
-		if dir == fmt.Sprintf("/proc/%d", os.Getpid()) {
-			continue
-		}
-		cmdline, _ := os.ReadFile(dir + "/cmdline")
-		s[fmt.Sprintf("process %s %s", filepath.Base(dir), bytes.ReplaceAll(cmdline, []byte{0}, []byte{' '}))] = true
-	}
 	return s, nil
 }
 

@@ -19,25 +19,6 @@ import (
 	"time"
 )
 
-// token marks every process that this test binary starts, through its environment.
-var token = fmt.Sprintf("GANTRY_TEST=%d", os.Getpid())
-
-// Main runs the tests of a package that starts programs, and fails when they left
-// a mount, cgroup, link, nft table, process or file behind.
-func Main(m *testing.M) {
-	before, err := survey()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	code := m.Run()
-	if left := before.left(); len(left) > 0 {
-		fmt.Fprintf(os.Stderr, "FAIL: the tests left behind:\n\t%s\n", strings.Join(left, "\n\t"))
-		code = max(code, 1)
-	}
-	os.Exit(code)
-}
-
 // Root is the top of the source tree.
 var Root = sync.OnceValues(func() (string, error) {
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
@@ -129,7 +110,6 @@ func Run(t testing.TB, cmd *exec.Cmd) Result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	cmd.Env = append(env(cmd), token)
 	cmd.WaitDelay = time.Second
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("%s: %v", cmd, err)
@@ -157,13 +137,6 @@ func Must(t testing.TB, cmd *exec.Cmd) string {
 	return r.Stdout
 }
 
-func env(cmd *exec.Cmd) []string {
-	if cmd.Env != nil {
-		return cmd.Env
-	}
-	return os.Environ()
-}
-
 // Process is a daemon that a test started.
 type Process struct {
 	t    testing.TB
@@ -182,7 +155,6 @@ func Start(t testing.TB, log string, cmd *exec.Cmd) *Process {
 	}
 	defer out.Close()
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.Env = append(env(cmd), token)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("%s: %v", cmd, err)
