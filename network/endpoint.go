@@ -116,6 +116,10 @@ func (n *Networks) connect(b *box, br *bridge, ep *Endpoint) (err error) {
 	if err != nil {
 		return err
 	}
+	if b.fresh != nil {
+		b.fresh = nil // its pair is taken, whatever becomes of it
+		defer ns.close()
+	}
 	ep.HostIf = w.name
 	defer errs.Undo(&err, func() error { return n.links.LinkDel(byIndex(w.outer)) })
 	if err := n.plug(w, br); err != nil {

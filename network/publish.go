@@ -184,7 +184,7 @@ func (n *Networks) reserveOne(p *Port) (int, error) {
 	case errors.Is(err, unix.EADDRINUSE) && n.ports.near(p.host()):
 		return -1, allocated(*p)
 	case errors.Is(err, unix.EADDRINUSE):
-		return -1, fmt.Errorf("bind host port %s: address already in use: %w", p.text(), errdefs.ErrAlreadyExists)
+		return -1, errdefs.ErrAlreadyExists.WithMessage(fmt.Sprintf("bind host port %s: address already in use", p.text()))
 	case errors.Is(err, unix.EADDRNOTAVAIL):
 		return -1, fmt.Errorf("bind host port %s: no interface of the host has that address: %w", p.text(), errdefs.ErrInvalidArgument)
 	case err != nil:
@@ -196,7 +196,7 @@ func (n *Networks) reserveOne(p *Port) (int, error) {
 
 // allocated has the words that clients of the Docker API look for.
 func allocated(p Port) error {
-	return fmt.Errorf("publish port: Bind for %s failed: port is already allocated: %w", netip.AddrPortFrom(p.HostIP, p.HostPort), errdefs.ErrAlreadyExists)
+	return errdefs.ErrAlreadyExists.WithMessage(fmt.Sprintf("Bind for %s failed: port is already allocated", netip.AddrPortFrom(p.HostIP, p.HostPort)))
 }
 
 // bindSocket binds, and for TCP listens: a bound socket alone would let others
