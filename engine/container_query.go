@@ -102,10 +102,16 @@ func (c *containers) editNetworks(ctx context.Context, ref string, f func(u user
 	if rec.Endpoints == nil {
 		rec.Endpoints = map[string]*dockernet.EndpointSettings{}
 	}
+	before := k.snapshot()
 	if err := f(k.asUser(rec), rec.Endpoints); err != nil {
 		return err
 	}
 	k.edit(func(r *record) { r.Endpoints = rec.Endpoints })
+	if k.live() != nil {
+		if err := c.rewriteEtc(k, before); err != nil {
+			return err
+		}
+	}
 	if err := c.persist(ctx, k, nil); err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}

@@ -163,6 +163,35 @@ func (c *containers) writeEtc(id string, rec record, sb netSandbox) error {
 	return nil
 }
 
+// rewriteEtc writes the files of /etc again after the networks of a container that
+// runs have changed. What the container itself has written there stays.
+func (c *containers) rewriteEtc(k *ctr, before record) error {
+	rec := k.snapshot()
+	old, err := c.networks.files(wish(k.id, before), before.Endpoints)
+	if err != nil {
+		return err
+	}
+	fresh, err := c.networks.files(wish(k.id, rec), rec.Endpoints)
+	if err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		name     string
+		was, now []byte
+	}{{"hosts", old.Hosts, fresh.Hosts}, {"resolv.conf", old.Resolv, fresh.Resolv}} {
+		path := filepath.Join(c.dir(k.id), f.name)
+		is, err := os.ReadFile(path)
+		if err != nil || !bytes.Equal(is, f.was) {
+			continue
+		}
+		// In place: the file is mounted in the container.
+		if err := os.WriteFile(path, f.now, 0o644); err != nil {
+			return fmt.Errorf("write /etc/%s of %s: %w", f.name, k.id, err)
+		}
+	}
+	return nil
+}
+
 // wish is what the container id wants of the network.
 func wish(id string, rec record) netWish {
 	return netWish{

@@ -124,9 +124,11 @@ func (n *networks) up(ctx context.Context, w netWish) (sb netSandbox, err error)
 	if sb.Ports, err = n.publish(ctx, w); err != nil {
 		return netSandbox{}, err
 	}
-	if err := n.files(&sb, w, order); err != nil {
+	etc, err := n.files(w, sb.Endpoints)
+	if err != nil {
 		return netSandbox{}, err
 	}
+	sb.Hosts, sb.Resolv = etc.Hosts, etc.Resolv
 	for _, one := range nets {
 		n.tell(eventsapi.ActionConnect, one, w.ID)
 	}
@@ -239,24 +241,28 @@ func (n *networks) publish(ctx context.Context, w netWish) (dockernet.PortMap, e
 	return m, nil
 }
 
-// files writes what a container reads of its network, whose networks stand in order.
-func (n *networks) files(sb *netSandbox, w netWish, order []string) (err error) {
+// etcFiles is what a container reads of its network.
+type etcFiles struct{ Hosts, Resolv []byte }
+
+// files makes the files of /etc for a container with these endpoints.
+func (n *networks) files(w netWish, eps map[string]*dockernet.EndpointSettings) (f etcFiles, err error) {
 	hosts := network.HostsOptions{Hostname: w.Hostname, Domainname: w.Domainname, Extra: w.ExtraHosts, Gateway: n.hostGateway()}
-	resolv := network.ResolvOptions{Servers: w.DNS, Search: w.DNSSearch, Options: w.DNSOptions}
-	for _, name := range order {
-		ep := sb.Endpoints[name]
-		for _, a := range []netip.Addr{ep.IPAddress, ep.GlobalIPv6Address} {
+	resolv := network.ResolvOptions{
+		HostNetwork: w.Mode.IsHost(), Servers: w.DNS, Search: w.DNSSearch, Options: w.DNSOptions,
+	}
+	for _, name := range joinOrder(eps) {
+		for _, a := range []netip.Addr{eps[name].IPAddress, eps[name].GlobalIPv6Address} {
 			if a.IsValid() {
 				hosts.Addrs = append(hosts.Addrs, a)
 			}
 		}
 		resolv.Embedded = resolv.Embedded || !predefined(name)
 	}
-	if sb.Hosts, err = network.Hosts(hosts); err != nil {
-		return err
+	if f.Hosts, err = network.Hosts(hosts); err != nil {
+		return etcFiles{}, err
 	}
-	sb.Resolv, err = network.Resolv(resolv)
-	return err
+	f.Resolv, err = network.Resolv(resolv)
+	return f, err
 }
 
 // hostGateway is what "host-gateway" stands for: the host's address on the
@@ -281,16 +287,11 @@ func (n *networks) hostSandbox(w netWish) (sb netSandbox, err error) {
 		ep.NetworkID, ep.EndpointID = host.ID, endpointID(w.ID, host.ID)
 		sb.Endpoints[name] = ep
 	}
-	sb.Hosts, err = network.Hosts(network.HostsOptions{Extra: w.ExtraHosts, Gateway: n.hostGateway()})
+	etc, err := n.files(w, sb.Endpoints)
 	if err != nil {
 		return netSandbox{}, err
 	}
-	sb.Resolv, err = network.Resolv(network.ResolvOptions{
-		HostNetwork: true, Servers: w.DNS, Search: w.DNSSearch, Options: w.DNSOptions,
-	})
-	if err != nil {
-		return netSandbox{}, err
-	}
+	sb.Hosts, sb.Resolv = etc.Hosts, etc.Resolv
 	n.tell(eventsapi.ActionConnect, host, w.ID)
 	return sb, nil
 }
