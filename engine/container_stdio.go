@@ -15,13 +15,6 @@ import (
 	"github.com/gantryd/gantry/api/stdio"
 )
 
-// The log of a container whose user says nothing of it: 20 MB in each of 3 files.
-// Docker has no bound, and fills disks.
-const (
-	defaultLogSize  = 20_000_000
-	defaultLogFiles = 3
-)
-
 // streams are what tasks.Create is given.
 type streams struct{ stdin, stdout, stderr string }
 
@@ -90,19 +83,20 @@ func (c *containers) fifoStdio(id string, l stdio.Logger) (streams, error) {
 }
 
 // logLimits reads --log-driver and --log-opt: json-file (and local, which is kept
-// in the same format), or none.
+// in the same format), or none. Docker has no limit unless told, and fills disks;
+// ours is that of api/stdio.
 func logLimits(cfg container.LogConfig) (size int64, files int, err error) {
 	switch cfg.Type {
 	case "json-file", "local", "none", "":
 	default:
 		return 0, 0, invalid("logger: no log driver named '%s' is registered", cfg.Type)
 	}
-	size, files = defaultLogSize, defaultLogFiles
+	size, files = stdio.DefaultMaxSize, stdio.DefaultMaxFile
 	for key, value := range cfg.Config {
 		switch key {
 		case "max-size":
 			if value == "-1" {
-				size = 0
+				size = -1
 			} else if size, err = units.FromHumanSize(value); err != nil || size <= 0 {
 				return 0, 0, invalid("max-size must be a positive number: %q", value)
 			}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/gantryd/gantry/api/journey"
 )
@@ -80,12 +81,16 @@ func (c *command) spawn(verb string, args []string, e ends) (_ *started, err err
 		return nil, fmt.Errorf("read pid of %s: %w", c.ID, err)
 	}
 	p := &started{pid: pid}
-	if con != nil {
-		if p.console, err = con.receive(); err != nil {
-			return nil, errors.Join(err, c.kill(int(sigKill), false))
-		}
+	if con == nil {
+		return p, nil
 	}
-	return p, nil
+	if p.console, err = con.receive(); err == nil {
+		return p, nil
+	}
+	if verb == "create" {
+		return nil, errors.Join(err, c.delete(true))
+	}
+	return nil, errors.Join(err, unix.Kill(pid, unix.SIGKILL)) // the reaper is held, so pid is its own
 }
 
 func (c *command) start() error { return c.run("start", []string{c.ID}, ends{}, nil) }
@@ -216,9 +221,11 @@ func lastError(logFile string) string {
 	}
 }
 
-// environ is our environment without what tunes this process alone.
+// environ is our environment without what is for this process alone: of a
+// variable that is there twice the first counts.
 func environ() []string {
 	return slices.DeleteFunc(os.Environ(), func(kv string) bool {
-		return strings.HasPrefix(kv, "GOMAXPROCS=") || strings.HasPrefix(kv, "GOGC=")
+		key, _, _ := strings.Cut(kv, "=")
+		return key == "GOMAXPROCS" || key == "GOGC" || key == "TTRPC_ADDRESS"
 	})
 }

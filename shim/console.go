@@ -88,14 +88,14 @@ func receiveFDs(fd int) ([]int, error) {
 }
 
 // resize sets the size of a terminal in characters.
-func resize(console *os.File, width, height uint32) error {
+func resize(console *os.File, size *unix.Winsize) error {
 	raw, err := console.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var ierr error
 	err = raw.Control(func(fd uintptr) {
-		ierr = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: uint16(height), Col: uint16(width)})
+		ierr = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, size)
 	})
 	if err == nil {
 		err = ierr

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -21,6 +22,7 @@ import (
 	"github.com/gantryd/gantry/internal/atomicfile"
 	"github.com/gantryd/gantry/internal/errs"
 	"github.com/gantryd/gantry/internal/mount"
+	"github.com/gantryd/gantry/shim/internal/metrics"
 	"github.com/gantryd/gantry/shim/internal/taskapi"
 )
 
@@ -35,8 +37,15 @@ type container struct {
 	ownPids bool  // the first process is the first of its pid namespace
 	journey *trip // nil unless asked for
 
-	mu    sync.Mutex
-	execs map[string]*process
+	cgroups *metrics.Cgroups // nil where the first process had ended already
+
+	deleting sync.Mutex // held by delete
+
+	ooms    atomic.Int32 // times that TaskOOM was published
+	mu      sync.Mutex
+	execs   map[string]*process
+	ended   bool   // the first process has
+	stopOOM func() // ends the watch for OOM; nil without one
 }
 
 // recordFile is the name of a record in the bundle.
@@ -85,6 +94,10 @@ func (s *Shim) create(r *taskapi.CreateRequest, trip *trip) (c *container, err e
 	}
 	done()
 	c.ownPids = firstInNamespace(c.init.pid)
+	if c.cgroups, err = metrics.Of(c.init.pid); err != nil {
+		slog.Warn("cgroups are not known", "id", c.id, "err", err)
+		err = nil
+	}
 	s.events.publish(c.created(r))
 	return c, nil
 }
@@ -127,9 +140,7 @@ func (p *process) spawn(make func(ends) (*started, error)) error {
 	}
 	p.begin(proc)
 	reaper.watch(proc.pid, p.ended)
-	if err := p.streams.connect(proc.console, p.uris); err != nil {
-		slog.Error("streams are not connected", "id", p.name(), "err", err)
-	}
+	p.connect(proc.console)
 	return nil
 }
 
@@ -156,6 +167,9 @@ func (s *Shim) recordOf(r *taskapi.CreateRequest) (record, error) {
 		rec.Root = filepath.Join(s.stateDir(), filepath.Base(rec.Binary))
 	}
 	rec.Root = filepath.Join(rec.Root, s.cfg.Namespace)
+	if l, isOurs := ourLogger(r.Stdout); isOurs {
+		rec.Attach = l.Attach
+	}
 	if r.Checkpoint != "" {
 		return rec, fmt.Errorf("restore %s: checkpoints are not supported: %w", r.ID, errdefs.ErrNotImplemented)
 	}
@@ -225,6 +239,7 @@ func (c *container) start() error {
 	done()
 	p.did(doStart)
 	c.shim.events.publish(&taskapi.TaskStart{ContainerID: c.id, Pid: uint32(p.pid)})
+	time.AfterFunc(watchAfter, c.watchOOM)
 	return nil
 }
 
@@ -304,17 +319,15 @@ const execsEnd = 5 * time.Second
 // initEnded sees to it that nothing of the container outlives its first process.
 // In a pid namespace of its own the kernel has done so before the exit could be
 // seen (pid_namespaces(7)); else this kills. The exits of execs are told first.
-func (c *container) initEnded() {
+func (c *container) initEnded(e exit) {
+	c.unwatchOOM(e)
 	if !c.ownPids {
 		if err := c.runtime.kill(int(sigKill), true); err != nil && !errdefs.IsNotFound(err) {
 			slog.Warn("something of the container may run on", "id", c.id, "err", err)
 		}
 	}
 	timeout := time.After(execsEnd)
-	c.mu.Lock()
-	execs := slices.Collect(maps.Values(c.execs))
-	c.mu.Unlock()
-	for _, p := range execs {
+	for _, p := range c.allExecs() {
 		if p.running() {
 			select {
 			case <-p.done:
@@ -323,6 +336,12 @@ func (c *container) initEnded() {
 			}
 		}
 	}
+}
+
+func (c *container) allExecs() []*process {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Collect(maps.Values(c.execs))
 }
 
 func (p *process) running() bool {
@@ -339,6 +358,8 @@ func (c *container) saveExit(e exit) {
 
 // delete removes an ended container, or one that was never started.
 func (c *container) delete() error {
+	c.deleting.Lock()
+	defer c.deleting.Unlock()
 	p := c.init
 	if err := p.can(doDelete); err != nil {
 		return err
@@ -354,7 +375,23 @@ func (c *container) delete() error {
 		return err
 	}
 	p.did(doDelete)
-	return errors.Join(p.streams.close(), os.Remove(filepath.Join(c.bundle, recordFile)), removeIfThere(filepath.Join(c.bundle, exitFile)))
+	return errors.Join(
+		p.streams.close(),
+		c.closeExecs(),
+		os.Remove(filepath.Join(c.bundle, recordFile)),
+		removeIfThere(filepath.Join(c.bundle, exitFile)),
+	)
+}
+
+// closeExecs lets go of the streams of execs that nobody deleted.
+func (c *container) closeExecs() error {
+	var errs []error
+	for _, p := range c.allExecs() {
+		if p.streams != nil {
+			errs = append(errs, p.streams.close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func removeIfThere(file string) error {
@@ -370,6 +407,9 @@ func (p *process) deleteExec() error {
 	defer p.verbs.Unlock()
 	if err := p.can(doDelete); err != nil {
 		return err
+	}
+	if p.state().Status == taskapi.Created {
+		close(p.done) // it will not run, and somebody may wait
 	}
 	p.did(doDelete)
 	c := p.container

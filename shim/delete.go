@@ -6,12 +6,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"github.com/gantryd/gantry/internal/mount"
 	"github.com/gantryd/gantry/shim/internal/taskapi"
+	"github.com/gantryd/gantry/shim/internal/ttrpc"
 	"github.com/gantryd/gantry/shim/internal/wire"
 )
 
@@ -41,15 +44,39 @@ func deleteDead(a args, stdout io.Writer) error {
 		if err := rec.runtime(bundle, reaper).delete(true); err != nil && !errdefs.IsNotFound(err) {
 			errs = append(errs, err)
 		}
+		errs = append(errs, removeSocket(rec.Attach))
 	case !errors.Is(err, fs.ErrNotExist): // without one nothing was created
 		errs = append(errs, err)
 	}
 	errs = append(errs, mount.Unmount(filepath.Join(bundle, "rootfs")))
+	address, err := os.ReadFile(filepath.Join(bundle, addressFile))
+	if err == nil {
+		err = removeSocket(strings.TrimPrefix(string(address), "unix://"))
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		errs = append(errs, err)
+	}
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
 	_, err = stdout.Write(wire.Marshal(&taskapi.DeleteResponse{ExitStatus: e.status, ExitedAt: taskapi.At(e.at)}))
 	return err
+}
+
+// removeSocket removes a socket on which nobody listens any more; that of a
+// pod's shim may still be in use.
+func removeSocket(path string) error {
+	if path == "" {
+		return nil
+	}
+	c, err := ttrpc.Dial(path)
+	if err == nil {
+		return c.Close()
+	}
+	if !errors.Is(err, unix.ECONNREFUSED) {
+		return nil
+	}
+	return removeIfThere(path)
 }
 
 // bundleDir is -bundle, or the working directory.

@@ -3,6 +3,7 @@ package shim
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -42,7 +43,11 @@ func (l *linked) create(e ends) (*started, error) {
 		return nil, err
 	}
 	l.container = c
-	return handedOver(c.Pid, c.Console)
+	p, err := handedOver(c.Pid, c.Console)
+	if err != nil {
+		return nil, errors.Join(err, l.delete(true))
+	}
+	return p, nil
 }
 
 func (l *linked) start() error { return l.container.Start(context.Background()) }

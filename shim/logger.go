@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	api "github.com/gantryd/gantry/api/stdio"
-	"github.com/gantryd/gantry/shim/internal/attach"
 	"github.com/gantryd/gantry/shim/internal/logfile"
 	"github.com/gantryd/gantry/shim/internal/stream"
 )
@@ -86,8 +85,7 @@ func logStreams(l api.Logger, in, stdout, stderr, ready *os.File) (err error) {
 		}
 	}
 	if l.Attach != "" {
-		s.attach, err = attach.Listen(attach.Config{Path: l.Attach, TTY: l.TTY, Spill: spillDir(l), Stdin: in})
-		if err != nil {
+		if err := s.listen(l, l.TTY, in); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package shim
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -58,11 +59,15 @@ type process struct {
 	// that what a verb publishes comes first.
 	verbs sync.Mutex
 
-	mu      sync.Mutex
-	status  taskapi.Status
-	pid     int
-	exit    exit
-	streams *streams
+	mu          sync.Mutex
+	status      taskapi.Status
+	pid         int
+	exit        exit
+	streams     *streams
+	console     *os.File      // master of its terminal; nil without
+	size        *unix.Winsize // of the terminal, also before it is there
+	connected   bool          // streams and console are there
+	stdinClosed bool          // asked for, perhaps before
 
 	done chan struct{} // closed when the process has ended and its log is whole
 }
@@ -105,12 +110,60 @@ func (p *process) begin(s *started) {
 	p.pid = s.pid
 }
 
+// connect joins the process to its streams, and does what was asked for before
+// they were there: clients resize and end the stdin of an exec that is starting.
+func (p *process) connect(console *os.File) {
+	if err := p.streams.connect(console, p.uris); err != nil {
+		slog.Error("streams are not connected", "id", p.name(), "err", err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.console, p.connected = console, true
+	if p.size != nil && console != nil {
+		if err := resize(console, p.size); err != nil {
+			slog.Error("terminal is not resized", "id", p.name(), "err", err)
+		}
+	}
+	if p.stdinClosed {
+		if err := p.streams.closeStdin(); err != nil {
+			slog.Error("stdin is not closed", "id", p.name(), "err", err)
+		}
+	}
+}
+
+// resize sets the size of the terminal, now or when it is there.
+func (p *process) resize(width, height uint32) error {
+	if !p.uris.terminal {
+		return fmt.Errorf("resize %s: it has no terminal: %w", p.name(), errdefs.ErrFailedPrecondition)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.size = &unix.Winsize{Row: uint16(height), Col: uint16(width)}
+	if p.console == nil {
+		return nil
+	}
+	if err := resize(p.console, p.size); err != nil {
+		return fmt.Errorf("resize %s: %w", p.name(), err)
+	}
+	return nil
+}
+
+// closeStdin ends stdin, now or when it is there.
+func (p *process) closeStdin() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stdinClosed = true
+	if !p.connected {
+		return nil
+	}
+	return p.streams.closeStdin()
+}
+
 // ended carries out the exit of the process.
 func (p *process) ended(e exit) {
-	p.verbs.Lock() // a start that is under way publishes first
-	p.verbs.Unlock()
+	p.awaitVerb()
 	if p.id == "" {
-		p.container.initEnded()
+		p.container.initEnded(e)
 	}
 	p.streams.drain()
 
@@ -134,6 +187,12 @@ func (p *process) ended(e exit) {
 		p.streams.attach.End()
 	}
 	close(p.done)
+}
+
+// awaitVerb waits for a verb that is being carried out: what it publishes comes first.
+func (p *process) awaitVerb() {
+	p.verbs.Lock()
+	defer p.verbs.Unlock()
 }
 
 // state is the process as State tells it.

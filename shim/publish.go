@@ -2,6 +2,7 @@ package shim
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -120,14 +121,21 @@ func (p *publisher) forward(client **ttrpc.Client, env *taskapi.Envelope) error 
 	if err == nil {
 		return nil
 	}
-	if !ttrpc.IsStatus(err) {
-		(*client).Close()
-		*client = nil
-		return err
+	if st, ok := errors.AsType[*ttrpc.Status](err); ok {
+		if comingOrGoing(st.Code) {
+			return err
+		}
+		slog.Error("event is refused", "topic", env.Topic, "err", err)
+		return nil // it would be refused again
 	}
-	slog.Error("event is refused", "topic", env.Topic, "err", err)
-	return nil // it would be refused again
+	(*client).Close()
+	*client = nil
+	return err
 }
+
+// comingOrGoing says whether a google.rpc.Code is that of a daemon which starts
+// or ends: CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE.
+func comingOrGoing(code int32) bool { return code == 1 || code == 4 || code == 14 }
 
 // run publishes by the daemon's binary, which takes the event on stdin.
 func (p *publisher) run(env *taskapi.Envelope) error {

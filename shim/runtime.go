@@ -52,6 +52,7 @@ type record struct {
 	SystemdCgroup bool   `json:"systemdCgroup,omitempty"`
 	NoPivot       bool   `json:"noPivot,omitempty"`
 	NoNewKeyring  bool   `json:"noNewKeyring,omitempty"`
+	Attach        string `json:"attach,omitempty"` // path of the attach socket
 	Trace         bool   `json:"-"`
 }
 

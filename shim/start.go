@@ -45,12 +45,14 @@ func start(a args, stdin io.Reader, stdout io.Writer) error {
 		return err
 	}
 	address := "unix://" + path
-	// containerd 1.6 finds its shims by this file after a restart.
-	if err := atomicfile.Write("address", []byte(address), 0o600); err != nil {
+	if err := atomicfile.Write(addressFile, []byte(address), 0o600); err != nil {
 		return err
 	}
 	return answer(stdout, form, address)
 }
+
+// addressFile is where containerd 1.6 finds its shims after a restart, in the bundle.
+const addressFile = "address"
 
 // take has params, where they are there, win over flags and environment.
 func (a *args) take(p taskapi.BootstrapParams) {

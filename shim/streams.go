@@ -229,7 +229,16 @@ func (s *streams) openLogger(l api.Logger, u uris) (err error) {
 	if l.Attach == "" {
 		return nil
 	}
-	s.attach, err = attach.Listen(attach.Config{Path: l.Attach, TTY: u.terminal, Spill: spillDir(l), Stdin: in})
+	return s.listen(l, u.terminal, in)
+}
+
+// listen opens the attach socket.
+func (s *streams) listen(l api.Logger, tty bool, in *os.File) (err error) {
+	cfg := attach.Config{Path: l.Attach, TTY: tty, Spill: spillDir(l), Stdin: in}
+	if s.log != nil {
+		cfg.Reopen = s.log.Reopen
+	}
+	s.attach, err = attach.Listen(cfg)
 	return err
 }
 

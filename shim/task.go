@@ -9,7 +9,6 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/gantryd/gantry/api/journey"
-	"github.com/gantryd/gantry/shim/internal/metrics"
 	"github.com/gantryd/gantry/shim/internal/taskapi"
 	"github.com/gantryd/gantry/shim/internal/ttrpc"
 	"github.com/gantryd/gantry/shim/internal/wire"
@@ -240,10 +239,7 @@ func (s *Shim) resizePty(_ context.Context, r *taskapi.ResizeRequest) (wire.Mess
 	if err != nil {
 		return nil, err
 	}
-	if p.streams == nil || p.streams.console == nil {
-		return nil, fmt.Errorf("resize %s: it has no terminal: %w", p.name(), errdefs.ErrFailedPrecondition)
-	}
-	return nil, resize(p.streams.console, r.Width, r.Height)
+	return nil, p.resize(r.Width, r.Height)
 }
 
 func (s *Shim) closeIO(_ context.Context, r *taskapi.CloseIORequest) (wire.Message, error) {
@@ -251,10 +247,10 @@ func (s *Shim) closeIO(_ context.Context, r *taskapi.CloseIORequest) (wire.Messa
 	if err != nil {
 		return nil, err
 	}
-	if !r.Stdin || p.streams == nil {
+	if !r.Stdin {
 		return nil, nil
 	}
-	return nil, p.streams.closeStdin()
+	return nil, p.closeStdin()
 }
 
 func (s *Shim) update(_ context.Context, r *taskapi.UpdateRequest) (wire.Message, error) {
@@ -288,7 +284,10 @@ func (s *Shim) stats(_ context.Context, r *taskapi.ProcessRequest) (wire.Message
 	if err != nil {
 		return nil, err
 	}
-	m, err := metrics.Read(c.init.pid)
+	if c.cgroups == nil {
+		return nil, fmt.Errorf("stats of %s: its cgroups are not known: %w", r.ID, errdefs.ErrNotFound)
+	}
+	m, err := c.cgroups.Read()
 	if err != nil {
 		return nil, fmt.Errorf("stats of %s: %w", r.ID, err)
 	}

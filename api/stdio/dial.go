@@ -41,6 +41,17 @@ func Dial(ctx context.Context, path string, h Hello) (*Conn, error) {
 	return &Conn{f}, nil
 }
 
+// Reopen has the log of the container whose attach socket is at path opened again
+// after it was renamed; when it returns, the path is there and every line that
+// the container had ended is in the renamed file.
+func Reopen(ctx context.Context, path string) error {
+	c, err := Dial(ctx, path, Hello{Reopen: true})
+	if err != nil {
+		return err
+	}
+	return c.Close()
+}
+
 // shake sends h and reads the answer, not one byte more.
 func shake(f *os.File, h Hello) error {
 	line, err := json.Marshal(h)

@@ -26,8 +26,10 @@
 // ends in a newline. A file that has reached MaxSize is renamed Log.1, what was
 // Log.1 becomes Log.2, and the oldest goes; with MaxFile 1 it is unlinked. So a
 // reader that follows reads what it has open to its end and then opens Log again
-// when that has become another inode. Driver cri writes Kubernetes' format and
-// leaves rotation to the kubelet.
+// when that has become another inode. Unless the URI says otherwise a log is
+// limited (DefaultMaxSize, DefaultMaxFile). Driver cri writes Kubernetes' format
+// and leaves rotation to the kubelet, which renames the file and then has it made
+// again by Reopen.
 //
 // The log is on disk before the exit is told: who reads it after Wait reads all.
 //
@@ -45,6 +47,9 @@
 // for a container without a terminal, and raw bytes for one with. After "ok" a
 // client gets all that the container writes from then on; what it wrote before is
 // in the log. End of file means that every byte has been delivered.
+//
+// A Hello that asks to reopen is answered when the log has been closed and its
+// path opened again, and that is all; the connection ends.
 //
 // A slow client blocks neither the container nor another client, and loses
 // nothing: what its socket does not take is kept for it by the server, in

@@ -16,6 +16,7 @@ type Hello struct {
 	Stdout     bool `json:"stdout,omitempty"`
 	Stderr     bool `json:"stderr,omitempty"`
 	CloseStdin bool `json:"closeStdin,omitempty"` // end of this client's stdin closes the container's
+	Reopen     bool `json:"reopen,omitempty"`     // open the log's path again; asks for nothing else
 }
 
 // The server's answers to a Hello.

@@ -13,13 +13,19 @@ const (
 	None     = "none"      // attach only
 )
 
+// What a json-file log may take on the disk unless the URI says otherwise.
+const (
+	DefaultMaxSize = 20_000_000
+	DefaultMaxFile = 3
+)
+
 // Logger is what a logger URI says.
 type Logger struct {
 	Binary  string // absolute path of the logger program
 	Driver  string // JSONFile, CRI or None; empty is JSONFile where Log is set, else None
 	Log     string // path of the log file; rotated files are Log.1, Log.2, …
-	MaxSize int64  // bytes of one file; 0 is no limit
-	MaxFile int    // number of files, the live one included; 0 and 1 both keep one
+	MaxSize int64  // bytes of one file; 0 is DefaultMaxSize, negative is no limit; CRI has none
+	MaxFile int    // number of files, the live one included; 0 is DefaultMaxFile
 	Attach  string // path of the attach socket; empty is none
 	Stdin   bool   // the container has stdin, fed by attach clients
 	TTY     bool

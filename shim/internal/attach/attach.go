@@ -26,6 +26,8 @@ type Config struct {
 	// Stdin is the pipe to the container's stdin, nil without; the server owns
 	// it. A terminal comes later, by Feed.
 	Stdin *os.File
+	// Reopen opens the log's path again; nil where there is no log.
+	Reopen func() error
 }
 
 // Server is one attach socket.
@@ -76,6 +78,10 @@ func (s *Server) serve(conn *os.File) {
 		return
 	}
 	conn.SetReadDeadline(time.Time{})
+	if hello.Reopen {
+		s.reopen(conn)
+		return
+	}
 	c := &client{server: s, conn: conn, hello: hello}
 	s.join(c)
 	if in := s.stdin(); hello.Stdin && in != nil {
@@ -86,6 +92,18 @@ func (s *Server) serve(conn *os.File) {
 	}
 	waitGone(conn)
 	c.leave()
+}
+
+// reopen carries out and answers a Hello that asks for it.
+func (s *Server) reopen(conn *os.File) {
+	answer := stdio.Accept
+	if s.cfg.Reopen != nil {
+		if err := s.cfg.Reopen(); err != nil {
+			answer = stdio.Refuse(err)
+		}
+	}
+	conn.Write([]byte(answer))
+	conn.Close()
 }
 
 // join answers the client's hello and counts it in, in one step: no output gets

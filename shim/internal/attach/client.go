@@ -1,6 +1,8 @@
 package attach
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"sync"
@@ -13,6 +15,7 @@ import (
 const (
 	maxMemory = 256 << 10 // bytes kept in memory for a slow client
 	chunk     = 64 << 10  // bytes read back from its file at once
+	hole      = 4 << 20   // bytes of the file whose room is given back at once
 )
 
 // client is one attached client. What its socket takes at once is written at
@@ -100,15 +103,30 @@ func (c *client) keep(p []byte) error {
 		return nil
 	}
 	if c.file == nil {
-		fd, err := unix.Open(c.server.cfg.Spill, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
-		if err != nil {
-			return &os.PathError{Op: "make spill file in", Path: c.server.cfg.Spill, Err: err}
+		var err error
+		if c.file, err = unlinked(c.server.cfg.Spill); err != nil {
+			return fmt.Errorf("make spill file: %w", err)
 		}
-		c.file = os.NewFile(uintptr(fd), "spill")
 	}
 	n, err := c.file.WriteAt(p, c.to)
 	c.to += int64(n)
 	return err
+}
+
+// unlinked makes a file in dir that has no name.
+func unlinked(dir string) (*os.File, error) {
+	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err == nil {
+		return os.NewFile(uintptr(fd), "spill"), nil
+	}
+	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EISDIR) {
+		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	f, err := os.CreateTemp(dir, "spill.*") // NFS, for one, has no O_TMPFILE
+	if err != nil {
+		return nil, err
+	}
+	return f, os.Remove(f.Name())
 }
 
 // deliver writes what waits, until nothing does.
@@ -143,10 +161,7 @@ func (c *client) take() (b []byte, more bool) {
 			c.close()
 			return nil, false
 		}
-		if c.from += int64(n); c.from == c.to {
-			c.from, c.to = 0, 0
-			c.file.Truncate(0)
-		}
+		c.forget(int64(n))
 		return b[:n], true
 	}
 	c.late = false
@@ -154,6 +169,20 @@ func (c *client) take() (b []byte, more bool) {
 		c.close()
 	}
 	return nil, false
+}
+
+// forget drops the oldest n bytes of the file, and gives their room on the disk
+// back: a client that never catches up costs what it is behind, not more.
+func (c *client) forget(n int64) {
+	old := c.from / hole
+	if c.from += n; c.from == c.to {
+		c.from, c.to = 0, 0
+		c.file.Truncate(0)
+		return
+	}
+	if c.from/hole > old { // where the filesystem cannot, the file only grows
+		unix.Fallocate(int(c.file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, c.from/hole*hole)
+	}
 }
 
 // end closes the client once it has everything. The caller holds the server's lock.

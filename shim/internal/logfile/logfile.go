@@ -4,6 +4,7 @@ package logfile
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,14 +24,15 @@ const bufSize = 64 << 10
 type Log struct {
 	path    string
 	append  format
-	maxSize int64 // 0 is no limit
+	maxSize int64 // not positive is no limit
 	maxFile int
 
-	mu   sync.Mutex
-	file *os.File
-	size int64  // of file: what was written whole
-	buf  []byte // records that are not written yet; nil when drained
-	lost bool   // the last write failed; said once
+	mu     sync.Mutex
+	file   *os.File
+	size   int64  // of file: what was written whole
+	buf    []byte // records that are not written yet; nil when drained
+	lost   bool   // the last write failed; said once
+	closed bool
 }
 
 // format encodes a record behind b; whole says that the line ended in a newline.
@@ -39,9 +41,14 @@ type format func(b, line []byte, whole bool, stream, at string) []byte
 // Open opens the log that l names for appending; it is made, with mode 0640, if
 // it is not there.
 func Open(l stdio.Logger) (*Log, error) {
-	log := &Log{path: l.Log, append: stdio.AppendRecord, maxSize: l.MaxSize, maxFile: l.MaxFile}
+	log := &Log{
+		path:    l.Log,
+		append:  stdio.AppendRecord,
+		maxSize: cmp.Or(l.MaxSize, stdio.DefaultMaxSize),
+		maxFile: cmp.Or(l.MaxFile, stdio.DefaultMaxFile),
+	}
 	if l.Driver == stdio.CRI {
-		log.append, log.maxSize = appendCRI, 0
+		log.append, log.maxSize = appendCRI, -1
 	}
 	if err := log.open(); err != nil {
 		return nil, err
@@ -74,6 +81,9 @@ func (l *Log) Flush() {
 // Close flushes and closes.
 func (l *Log) Close() error {
 	l.Flush()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
 	return l.file.Close()
 }
 
@@ -146,6 +156,9 @@ func (l *Log) numbered(i int) string {
 func (l *Log) Reopen() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.closed {
+		return os.ErrClosed
+	}
 	l.flush()
 	old := l.file
 	if err := l.open(); err != nil {

@@ -26,22 +26,36 @@ const (
 // cgroupRoot is where cgroups are mounted on every Linux.
 const cgroupRoot = "/sys/fs/cgroup"
 
-// Unified says whether the machine's controllers are all on cgroup v2.
-func Unified() bool {
+// unified says whether the machine's controllers are all on cgroup v2.
+func unified() bool {
 	var st unix.Statfs_t
 	return unix.Statfs(cgroupRoot, &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC
 }
 
-// Read reads the cgroups that pid is in. errdefs.ErrNotFound when it has ended.
-func Read(pid int) (*taskapi.Any, error) {
-	paths, err := Paths(pid)
+// Cgroups are the cgroups of one container.
+type Cgroups struct {
+	lines string // of /proc/PID/cgroup
+}
+
+// Of finds the cgroups that pid is in. errdefs.ErrNotFound when it has ended.
+func Of(pid int) (*Cgroups, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		return nil, fmt.Errorf("find cgroups of process %d: %w", pid, errdefs.ErrNotFound)
+	}
+	return &Cgroups{string(data)}, nil
+}
+
+// Read reads what the cgroups have counted.
+func (c *Cgroups) Read() (*taskapi.Any, error) {
+	paths, err := c.paths()
 	if err != nil {
 		return nil, err
 	}
-	if Unified() {
-		return &taskapi.Any{TypeURL: typeV2, Value: wire.Marshal(message(group(paths[""]).v2))}, nil
+	if unified() {
+		return &taskapi.Any{TypeURL: typeV2, Value: wire.Marshal(message(paths.of(unifiedName).v2))}, nil
 	}
-	return &taskapi.Any{TypeURL: typeV1, Value: wire.Marshal(message(groups(paths).v1))}, nil
+	return &taskapi.Any{TypeURL: typeV1, Value: wire.Marshal(message(paths.v1))}, nil
 }
 
 // message is a message that is only encoded.
@@ -50,19 +64,17 @@ type message func(c *wire.Codec)
 // Fields encodes the message.
 func (m message) Fields(c *wire.Codec) { m(c) }
 
-// Paths are the directories of the cgroups that pid is in, by controller; that of
-// cgroup v2 has the name "" (cgroups(7), "/proc/pid/cgroup").
-func Paths(pid int) (map[string]string, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-	if err != nil {
-		return nil, fmt.Errorf("find cgroups of process %d: %w", pid, errdefs.ErrNotFound)
-	}
+// unifiedName is the name that the hierarchy of cgroup v2 has among groups.
+const unifiedName = ""
+
+// paths are the directories of the cgroups (cgroups(7), "/proc/pid/cgroup").
+func (c *Cgroups) paths() (groups, error) {
 	mounts, err := mountPoints()
 	if err != nil {
 		return nil, err
 	}
-	paths := map[string]string{}
-	for line := range strings.Lines(string(data)) {
+	paths := groups{}
+	for line := range strings.Lines(c.lines) {
 		f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
 		if len(f) != 3 {
 			continue
@@ -104,7 +116,7 @@ func mountPoints() (map[string]mountPoint, error) {
 		}
 		m := mountPoint{root: f[3], at: f[4]}
 		if kind[0] == "2" {
-			mounts[""] = m
+			mounts[unifiedName] = m
 			continue
 		}
 		for o := range strings.SplitSeq(kind[len(kind)-1], ",") {

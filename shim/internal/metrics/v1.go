@@ -7,7 +7,7 @@ import (
 	"github.com/gantryd/gantry/shim/internal/wire"
 )
 
-// groups are the cgroups of one container, by controller.
+// groups are the directories of the cgroups of one container, by controller.
 type groups map[string]string
 
 func (g groups) of(controller string) group { return group(g[controller]) }

@@ -2,7 +2,6 @@ package ttrpc
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -81,11 +80,4 @@ func (c *Client) call(service, method string, req, resp wire.Message, timeout ti
 		}
 		return wire.Unmarshal(r.payload, resp)
 	}
-}
-
-// IsStatus says whether err is an answer of the server, so that the connection
-// still works.
-func IsStatus(err error) bool {
-	_, ok := errors.AsType[*Status](err)
-	return ok
 }
