@@ -132,13 +132,25 @@ func errnoName(e int) string {
 	return unix.ErrnoName(unix.Errno(e))
 }
 
+// Namespaces are those that the clone makes.
+func (p *Plan) Namespaces() []string { return flagNames(p.Clone, cloneFlags) }
+
+// MarshalJSON adds what the parent clones, by name.
+func (p *Plan) MarshalJSON() ([]byte, error) {
+	type plain Plan
+	return json.Marshal(struct {
+		*plain
+		Clone []string `json:"clone"`
+	}{(*plain)(p), p.Namespaces()})
+}
+
 // Print writes the plan for a reader.
 func (p *Plan) Print(w io.Writer) {
 	fmt.Fprintln(w, "# the parent opens")
 	for i, f := range p.Files {
-		fmt.Fprintf(w, "%4d  %s\n", p.FirstFD+i, f.describe())
+		fmt.Fprintf(w, "%4d  %s\n", p.FirstFD+i, f)
 	}
-	fmt.Fprintf(w, "# and clones: %s\n", strings.Join(flagNames(p.Clone, cloneFlags), "|"))
+	fmt.Fprintf(w, "# and clones: %s\n", strings.Join(p.Namespaces(), "|"))
 	fmt.Fprintln(w, "# the child calls")
 	name, path := "", ""
 	for i, s := range p.Steps {
@@ -150,7 +162,8 @@ func (p *Plan) Print(w io.Writer) {
 	}
 }
 
-func (f File) describe() string {
+// String is the descriptor in one line.
+func (f File) String() string {
 	if f.Call == "" {
 		return f.Name
 	}

@@ -73,14 +73,18 @@ func alternatives(args []specs.LinuxSeccompArg) [][]specs.LinuxSeccompArg {
 	return [][]specs.LinuxSeccompArg{args}
 }
 
+// operators compare an argument.
+var operators = []specs.LinuxSeccompOperator{
+	specs.OpNotEqual, specs.OpLessThan, specs.OpLessEqual, specs.OpEqualTo,
+	specs.OpGreaterEqual, specs.OpGreaterThan, specs.OpMaskedEqual,
+}
+
 func checkArgs(args []specs.LinuxSeccompArg) error {
 	for _, a := range args {
 		if a.Index > 5 {
 			return fmt.Errorf("argument %d: a system call has six, from 0", a.Index)
 		}
-		switch a.Op {
-		case specs.OpNotEqual, specs.OpLessThan, specs.OpLessEqual, specs.OpEqualTo, specs.OpGreaterEqual, specs.OpGreaterThan, specs.OpMaskedEqual:
-		default:
+		if !slices.Contains(operators, a.Op) {
 			return fmt.Errorf("operator %q is unknown", a.Op)
 		}
 	}

@@ -107,31 +107,33 @@ func filterFlags(s *specs.LinuxSeccomp) (flags uint64, err error) {
 	return flags, nil
 }
 
-// action is what the filter returns for an action.
+// verdicts is what the filter returns for each action.
+var verdicts = map[specs.LinuxSeccompAction]uint32{
+	specs.ActKill:        retKillThread,
+	specs.ActKillThread:  retKillThread,
+	specs.ActKillProcess: retKillProcess,
+	specs.ActTrap:        retTrap,
+	specs.ActErrno:       retErrno,
+	specs.ActTrace:       retTrace,
+	specs.ActAllow:       retAllow,
+	specs.ActLog:         retLog,
+	specs.ActNotify:      retNotify,
+}
+
+// action is what the filter returns for an action with its errno.
 func action(a specs.LinuxSeccompAction, errno *uint) (uint32, error) {
-	e := uint32(unix.EPERM)
-	if errno != nil {
-		e = uint32(*errno)
+	v, ok := verdicts[a]
+	if !ok {
+		return 0, fmt.Errorf("action %q is unknown", a)
 	}
-	switch a {
-	case specs.ActKill, specs.ActKillThread:
-		return retKillThread, nil
-	case specs.ActKillProcess:
-		return retKillProcess, nil
-	case specs.ActTrap:
-		return retTrap, nil
-	case specs.ActErrno:
-		return retErrno | e&0xffff, nil
-	case specs.ActTrace:
-		return retTrace | e&0xffff, nil
-	case specs.ActAllow:
-		return retAllow, nil
-	case specs.ActLog:
-		return retLog, nil
-	case specs.ActNotify:
-		return retNotify, nil
+	if v == retErrno || v == retTrace {
+		e := uint32(unix.EPERM)
+		if errno != nil {
+			e = uint32(*errno)
+		}
+		v |= e & 0xffff
 	}
-	return 0, fmt.Errorf("action %q is unknown", a)
+	return v, nil
 }
 
 // dispatch puts the filters of the architectures one after another, behind a

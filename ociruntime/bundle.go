@@ -1,0 +1,74 @@
+package ociruntime
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// ReadSpec reads config.json of a bundle. The error says where in it the fault
+// is: line and column, or the field.
+func ReadSpec(bundle string) (*specs.Spec, error) {
+	file := filepath.Join(bundle, "config.json")
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read the bundle: %w", err)
+	}
+	spec, err := parseSpec(data)
+	if err != nil {
+		return nil, fmt.Errorf("parse %s: %w: %w", file, err, errdefs.ErrInvalidArgument)
+	}
+	return spec, nil
+}
+
+func parseSpec(data []byte) (*specs.Spec, error) {
+	var spec *specs.Spec
+	err := json.Unmarshal(data, &spec)
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &syntax):
+		return nil, fmt.Errorf("%s: %w", position(data, syntax.Offset), err)
+	case errors.As(err, &kind) && kind.Field != "":
+		return nil, fmt.Errorf("%s: a JSON %s where %s is due", kind.Field, kind.Value, strings.TrimPrefix(kind.Type.String(), "specs."))
+	case err != nil:
+		return nil, err
+	case spec == nil:
+		return nil, errors.New("it is null")
+	}
+	return spec, nil
+}
+
+// position is line and column of the byte before offset, as editors count.
+func position(data []byte, offset int64) string {
+	before := data[:min(int(offset), len(data))]
+	line := 1 + bytes.Count(before, []byte("\n"))
+	return fmt.Sprintf("line %d column %d", line, len(before)-bytes.LastIndexByte(before, '\n')-1)
+}
+
+// Preview is the plan that [Create] would carry out. It changes nothing.
+func Preview(o CreateOptions) (*Plan, error) {
+	spec := o.Spec
+	if spec == nil {
+		var err error
+		if spec, err = ReadSpec(o.Bundle); err != nil {
+			return nil, err
+		}
+	}
+	if err := validate(spec); err != nil {
+		return nil, err
+	}
+	f, err := bundleFacts(spec, o.Bundle)
+	if err != nil {
+		return nil, err
+	}
+	f.ID, f.NoPivot, f.NoNewKeyring, f.ExtraFiles = o.ID, o.NoPivot, o.NoNewKeyring, len(o.ExtraFiles)
+	return Compile(spec, f)
+}

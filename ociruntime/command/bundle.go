@@ -1,0 +1,123 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/internal/atomicfile"
+	"github.com/gantryd/gantry/internal/errs"
+	"github.com/gantryd/gantry/ociruntime"
+)
+
+// launch is what create and run have in common: their flags.
+type launch struct {
+	bundle, consoleSocket, pidfdSocket, pidFile *string
+	noPivot, noNewKeyring                       *bool
+	preserveFDs                                 *uint
+}
+
+func launchFlags(f *flags) launch {
+	return launch{
+		bundle:        f.text("bundle b", "DIR", "the bundle (default: the current directory)", ""),
+		consoleSocket: f.text("console-socket", "PATH", "unix socket that receives the terminal's master", ""),
+		pidfdSocket:   f.text("pidfd-socket", "PATH", "unix socket that receives a pidfd of the first process", ""),
+		pidFile:       f.text("pid-file", "FILE", "write the process id here", ""),
+		noPivot:       f.flag("no-pivot", "chroot in place of pivot_root, for a rootfs on a ramdisk"),
+		noNewKeyring:  f.flag("no-new-keyring", "keep the caller's session keyring"),
+		preserveFDs:   f.number("preserve-fds", "N", "pass N more descriptors, from 3 up"),
+	}
+}
+
+// create makes the container. Its terminal is in Console unless a console
+// socket took it; detached, there must be a console socket for it. What is
+// asked for after the container is made (pid file, sockets) fails with nothing
+// left behind.
+func (l launch) create(s *session, id string, detached bool) (_ *ociruntime.Container, err error) {
+	bundle, err := filepath.Abs(*l.bundle)
+	if err != nil {
+		return nil, err
+	}
+	spec, err := ociruntime.ReadSpec(bundle)
+	if err != nil {
+		return nil, err
+	}
+	terminal := spec.Process != nil && spec.Process.Terminal
+	if err := checkConsole(terminal, detached, *l.consoleSocket); err != nil {
+		return nil, err
+	}
+	extra, err := s.extraFiles(*l.preserveFDs, spec.Process)
+	if err != nil {
+		return nil, err
+	}
+	c, err := ociruntime.Create(context.Background(), ociruntime.CreateOptions{
+		ID: id, Bundle: bundle, Root: s.root, Spec: spec,
+		Stdin: s.stdin, Stdout: s.stdout, Stderr: s.stderr, ExtraFiles: extra,
+		SystemdCgroup: s.systemdCgroup, NoPivot: *l.noPivot, NoNewKeyring: *l.noNewKeyring,
+		Log: s.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer errs.Undo(&err, func() error { return c.Delete(context.Background(), true) })
+	if *l.consoleSocket != "" {
+		if err := sendFile(*l.consoleSocket, c.Console); err != nil {
+			return nil, fmt.Errorf("pass the terminal on: %w", err)
+		}
+		c.Console.Close()
+		c.Console = nil
+	}
+	if *l.pidfdSocket != "" {
+		if err := sendFile(*l.pidfdSocket, c.PidFD); err != nil {
+			return nil, fmt.Errorf("pass the pidfd on: %w", err)
+		}
+	}
+	return c, writePid(*l.pidFile, c.Pid)
+}
+
+// checkConsole says who drives the terminal.
+func checkConsole(terminal, detached bool, socket string) error {
+	switch {
+	case terminal && detached && socket == "":
+		return fmt.Errorf("process.terminal is set: --console-socket must say who gets the terminal of a detached process")
+	case !terminal && socket != "":
+		return fmt.Errorf("--console-socket %s: process.terminal is not set", socket)
+	}
+	return nil
+}
+
+// extraFiles are the caller's descriptors from 3 up that the container gets:
+// those of socket activation (sd_listen_fds(3)), then n more.
+func (s *session) extraFiles(n uint, p *specs.Process) ([]*os.File, error) {
+	const first = 3
+	if listening, err := strconv.ParseUint(os.Getenv("LISTEN_FDS"), 10, 8); err == nil && os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid()) {
+		n += uint(listening)
+		if p != nil {
+			p.Env = append(p.Env, "LISTEN_FDS="+os.Getenv("LISTEN_FDS"), "LISTEN_PID=1")
+		}
+	}
+	var files []*os.File
+	for fd := first; fd < first+int(n); fd++ {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
+			return nil, fmt.Errorf("--preserve-fds: descriptor %d: %w", fd, err)
+		}
+		files = append(files, os.NewFile(uintptr(fd), fmt.Sprintf("fd %d", fd)))
+	}
+	return files, nil
+}
+
+// writePid writes the file that the caller reads when the runtime has ended.
+func writePid(file string, pid int) error {
+	if file == "" {
+		return nil
+	}
+	if err := atomicfile.Write(file, []byte(strconv.Itoa(pid)), 0o644); err != nil {
+		return fmt.Errorf("write pid file: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,133 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+var runCommand = command{
+	name: "run", args: "CONTAINER", least: 1, most: 1,
+	about: "create and start a container, wait for its end and delete it",
+	flags: func(f *flags) action {
+		l := launchFlags(f)
+		detach := f.flag("detach d", "leave it running")
+		keep := f.flag("keep", "do not delete it at the end")
+		noSubreaper := f.flag("no-subreaper", "leave processes that lose their parent to the parent of this one")
+		return func(s *session, args []string) (int, error) {
+			if *detach {
+				return s.runDetached(l, args[0])
+			}
+			if !*noSubreaper {
+				if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+					return 1, fmt.Errorf("become subreaper: %w", err)
+				}
+			}
+			return s.runAttached(l, args[0], *keep)
+		}
+	},
+}
+
+func (s *session) runDetached(l launch, id string) (int, error) {
+	c, err := l.create(s, id, true)
+	if err != nil {
+		return 1, err
+	}
+	if err := c.Start(context.Background()); err != nil {
+		return 1, errors.Join(err, c.Delete(context.Background(), true))
+	}
+	return 0, c.Close()
+}
+
+// runAttached plays the parent that other callers of a runtime are themselves:
+// it forwards signals, drives the terminal and reaps.
+func (s *session) runAttached(l launch, id string, keep bool) (code int, err error) {
+	signals := catchSignals()
+	c, err := l.create(s, id, false)
+	if err != nil {
+		return 1, err
+	}
+	if !keep {
+		defer func() {
+			if deleted := c.Delete(context.Background(), true); deleted != nil {
+				code, err = 1, errors.Join(err, deleted)
+			}
+		}()
+	}
+	terminal, err := s.drive(c.Console)
+	if err != nil {
+		return 1, err
+	}
+	defer terminal.restore()
+	if err := c.Start(context.Background()); err != nil {
+		return 1, err
+	}
+	status, err := follow(signals, c.Pid, terminal)
+	if err != nil {
+		return 1, err
+	}
+	return exitCode(status), nil
+}
+
+// catchSignals begins before there is a child, so that none is missed. The
+// channel holds what comes until follow passes it on.
+func catchSignals() chan os.Signal {
+	const pending = 128
+	c := make(chan os.Signal, pending)
+	signal.Notify(c)
+	return c
+}
+
+// follow passes signals on to pid and reaps every child until pid has ended.
+func follow(signals <-chan os.Signal, pid int, t *terminal) (syscall.WaitStatus, error) {
+	for {
+		status, ended, err := reap(pid)
+		if err != nil {
+			return 0, err
+		}
+		if ended {
+			t.drain()
+			return status, nil
+		}
+		switch sig := (<-signals).(syscall.Signal); sig {
+		case unix.SIGCHLD, unix.SIGURG: // SIGURG is the Go scheduler's
+		case unix.SIGWINCH:
+			t.resize()
+		default:
+			if err := unix.Kill(pid, sig); err != nil && !errors.Is(err, unix.ESRCH) {
+				return 0, fmt.Errorf("forward %v: %w", sig, err)
+			}
+		}
+	}
+}
+
+// reap reaps the children that have ended, and says how pid did, if it did.
+func reap(pid int) (status syscall.WaitStatus, ended bool, err error) {
+	for {
+		var ws syscall.WaitStatus
+		got, err := syscall.Wait4(-1, &ws, syscall.WNOHANG, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return 0, false, fmt.Errorf("wait for %d: %w", pid, err)
+		case got == 0:
+			return 0, false, nil
+		case got == pid:
+			return ws, true, nil
+		}
+	}
+}
+
+// exitCode is the code of a shell: 128 and the signal for one that was killed.
+func exitCode(ws syscall.WaitStatus) int {
+	if ws.Signaled() {
+		return 128 + int(ws.Signal())
+	}
+	return ws.ExitStatus()
+}
