@@ -93,6 +93,9 @@ func (s *Shim) create(r *taskapi.CreateRequest, trip *trip) (c *container, err e
 		return nil, err
 	}
 	done()
+	if err := savePid(r.Bundle, c.init.pid); err != nil {
+		slog.Error("pid is not saved", "id", c.id, "err", err)
+	}
 	c.ownPids = firstInNamespace(c.init.pid)
 	if c.cgroups, err = metrics.Of(c.init.pid); err != nil {
 		slog.Warn("cgroups are not known", "id", c.id, "err", err)
@@ -380,6 +383,7 @@ func (c *container) delete() error {
 		c.closeExecs(),
 		os.Remove(filepath.Join(c.bundle, recordFile)),
 		removeIfThere(filepath.Join(c.bundle, exitFile)),
+		removeIfThere(filepath.Join(c.bundle, pidFile)),
 	)
 }
 

@@ -59,7 +59,11 @@ func deleteDead(a args, stdout io.Writer) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	_, err = stdout.Write(wire.Marshal(&taskapi.DeleteResponse{ExitStatus: e.status, ExitedAt: taskapi.At(e.at)}))
+	_, err = stdout.Write(wire.Marshal(&taskapi.DeleteResponse{
+		Pid:        uint32(loadPid(bundle)),
+		ExitStatus: e.status,
+		ExitedAt:   taskapi.At(e.at),
+	}))
 	return err
 }
 

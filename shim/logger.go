@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -75,8 +76,9 @@ func logFifos(l api.Logger) error {
 	return logStreams(l, in, files[0], files[1], os.NewFile(loggerReady, "ready"))
 }
 
-// logStreams logs until stdout and stderr have ended. It closes ready when the
-// log is open and the attach socket listens.
+// logStreams logs until stdout and stderr have ended, or until SIGTERM, with which
+// containerd's shim ends a logger: then what is in the streams is still logged. It
+// closes ready when the log is open and the attach socket listens.
 func logStreams(l api.Logger, in, stdout, stderr, ready *os.File) (err error) {
 	s := &streams{}
 	if l.Log != "" && l.Driver != api.None {
@@ -99,8 +101,14 @@ func logStreams(l api.Logger, in, stdout, stderr, ready *os.File) (err error) {
 	if err := s.connect(nil, uris{}); err != nil {
 		return err
 	}
+	term := make(chan os.Signal, 1)
+	signal.Notify(term, unix.SIGTERM)
 	ready.Close()
-	<-s.ended
+	select {
+	case <-s.ended:
+	case <-term:
+		s.drain()
+	}
 	err = s.close()
 	if s.attach != nil {
 		s.attach.Wait()

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -223,6 +224,24 @@ func (p *process) deleteResponse() *taskapi.DeleteResponse {
 		ExitStatus: p.exit.status,
 		ExitedAt:   taskapi.At(p.exit.at),
 	}
+}
+
+// pidFile holds the pid of the first process, in the bundle, where containerd's
+// own shim has it too.
+const pidFile = "init.pid"
+
+func savePid(bundle string, pid int) error {
+	return os.WriteFile(filepath.Join(bundle, pidFile), strconv.AppendInt(nil, int64(pid), 10), 0o600)
+}
+
+// loadPid reads what savePid wrote; 0 when there never was a process.
+func loadPid(bundle string) int {
+	data, err := os.ReadFile(filepath.Join(bundle, pidFile))
+	if err != nil {
+		return 0
+	}
+	pid, _ := strconv.Atoi(string(data))
+	return pid
 }
 
 // exitFile holds "STATUS NANOSECONDS" of the first process, in the bundle, until Delete.

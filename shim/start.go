@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -21,7 +20,6 @@ import (
 	"github.com/gantryd/gantry/internal/atomicfile"
 	"github.com/gantryd/gantry/internal/errs"
 	"github.com/gantryd/gantry/shim/internal/taskapi"
-	"github.com/gantryd/gantry/shim/internal/ttrpc"
 	"github.com/gantryd/gantry/shim/internal/wire"
 )
 
@@ -187,7 +185,10 @@ func leave(a args, path string) (err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
 		return fmt.Errorf("make socket directory: %w", err)
 	}
-	l, err := listen(path)
+	l, err := api.Listen(path)
+	if errors.Is(err, unix.EADDRINUSE) {
+		return errRuns
+	}
 	if err != nil {
 		return err
 	}
@@ -220,23 +221,6 @@ func leave(a args, path string) (err error) {
 		return fmt.Errorf("start shim: %w", err)
 	}
 	return p.Release()
-}
-
-// listen makes the socket. One that nobody listens on is left from a shim that
-// was killed.
-func listen(path string) (*os.File, error) {
-	l, err := api.Listen(path)
-	if !errors.Is(err, unix.EADDRINUSE) {
-		return l, err
-	}
-	if c, err := ttrpc.Dial(path); err == nil {
-		c.Close()
-		return nil, errRuns
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	return api.Listen(path)
 }
 
 // openLog opens the fifo "log" in the bundle, by which a daemon reads what its

@@ -1,6 +1,7 @@
 package stdio
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,10 +13,16 @@ import (
 const maxPath = 107
 
 // Listen makes a unix stream socket at path, for its owner only, that listens and
-// does not block. The path may be longer than 107 bytes.
+// does not block. The path may be longer than 107 bytes. A socket that nobody
+// listens on any more is left from a process that was killed, and is replaced;
+// where somebody does, the error is unix.EADDRINUSE.
 func Listen(path string) (*os.File, error) {
 	fd, err := socketAt(path, func(fd int, sa unix.Sockaddr) error {
-		if err := unix.Bind(fd, sa); err != nil {
+		err := unix.Bind(fd, sa)
+		if err == unix.EADDRINUSE && abandoned(path) {
+			err = unix.Bind(fd, sa)
+		}
+		if err != nil {
 			return err
 		}
 		if err := unix.Chmod(path, 0o600); err != nil {
@@ -27,6 +34,16 @@ func Listen(path string) (*os.File, error) {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
 	return os.NewFile(uintptr(fd), path), nil
+}
+
+// abandoned removes the socket at path if nobody listens on it.
+func abandoned(path string) bool {
+	f, err := connect(path)
+	if err == nil {
+		f.Close()
+		return false
+	}
+	return errors.Is(err, unix.ECONNREFUSED) && os.Remove(path) == nil
 }
 
 // connect connects to the unix socket at path, which may be longer than 107 bytes.
