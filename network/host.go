@@ -43,9 +43,11 @@ func (n *Networks) turnOff() error {
 	)
 }
 
-// warnOfForeignFirewall says when a chain of the host drops what it does not
-// know: with nftables a packet passes only if every table lets it, so nothing
-// that this daemon may write can let its packets through.
+// warnOfForeignFirewall says what the host's own firewall and ours do not know of
+// each other. With nftables a packet passes only if every table lets it: nothing
+// that this daemon may write lets its packets through a chain that drops what it
+// does not know. And a published port is translated before the host's input
+// chains, which therefore never see it.
 func (n *Networks) warnOfForeignFirewall() {
 	chains, err := n.rules.conn.ListChains()
 	if err != nil {
@@ -54,12 +56,18 @@ func (n *Networks) warnOfForeignFirewall() {
 	}
 	for _, c := range chains {
 		drops := c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop
-		if c.Hooknum == nil || *c.Hooknum != *nftables.ChainHookForward || !drops || c.Table.Name == n.cfg.Bridge {
+		if c.Hooknum == nil || !drops || c.Table.Name == n.cfg.Bridge {
 			continue
 		}
-		n.log.Warn("the host's firewall drops forwarded packets: containers reach nothing and published ports are closed until it accepts what comes from and goes to the bridge",
-			"table", c.Table.Name, "chain", c.Name, "bridge", n.cfg.Bridge,
-			"accept", fmt.Sprintf("nft insert rule ip %[1]s %[2]s iifname %[3]s accept; nft insert rule ip %[1]s %[2]s oifname %[3]s accept", c.Table.Name, c.Name, n.cfg.Bridge))
+		switch {
+		case *c.Hooknum == *nftables.ChainHookForward:
+			n.log.Warn("the host's firewall drops forwarded packets: containers reach nothing and published ports are closed until it accepts what comes from and goes to the bridge",
+				"table", c.Table.Name, "chain", c.Name, "bridge", n.cfg.Bridge,
+				"accept", fmt.Sprintf("nft insert rule ip %[1]s %[2]s iifname %[3]s accept; nft insert rule ip %[1]s %[2]s oifname %[3]s accept", c.Table.Name, c.Name, n.cfg.Bridge))
+		case *c.Hooknum == *nftables.ChainHookInput && !n.cfg.PublishAddress.IsLoopback():
+			n.log.Warn("the host's firewall guards its input, which published ports do not pass: who can reach an address of the host reaches what is published at it; publish at 127.0.0.1, by --publish-address or for each port, what only the host may reach",
+				"table", c.Table.Name, "chain", c.Name, "publish-address", n.cfg.PublishAddress)
+		}
 	}
 }
 

@@ -1,7 +1,9 @@
 package network
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 )
 
@@ -331,5 +334,45 @@ func TestTwoHundredStartsAtEightATime(t *testing.T) {
 	t.Logf("gone after %s", time.Since(begin))
 	if c := l.start("again", Default, EndpointOptions{}); c.ip != netip.MustParseAddr("172.17.0.2") {
 		t.Errorf("the first address after all were released is %s, want 172.17.0.2", c.ip)
+	}
+}
+
+// A firewall of the host is not opened and not passed by in silence.
+func TestTheHostsFirewallIsToldOf(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		hook    *nftables.ChainHook
+		publish netip.Addr
+		want    string
+	}{
+		{"forward drops", nftables.ChainHookForward, netip.Addr{}, "drops forwarded packets"},
+		{"input drops", nftables.ChainHookInput, netip.Addr{}, "published ports do not pass"},
+		{"input drops, and loopback is the default", nftables.ChainHookInput, loopback, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			conn := &nftables.Conn{}
+			drop := nftables.ChainPolicyDrop
+			table := conn.AddTable(&nftables.Table{Name: "theirs", Family: nftables.TableFamilyIPv4})
+			conn.AddChain(&nftables.Chain{
+				Name: "guard", Table: table, Type: nftables.ChainTypeFilter, Hooknum: c.hook,
+				Priority: nftables.ChainPriorityFilter, Policy: &drop,
+			})
+			check(t, conn.Flush())
+			defer func() {
+				conn.DelTable(table)
+				check(t, conn.Flush())
+			}()
+			var log bytes.Buffer
+			dir := t.TempDir()
+			n, err := Open(t.Context(), Config{
+				Root: filepath.Join(dir, "r"), State: filepath.Join(dir, "s"), Pool: -1, PublishAddress: c.publish,
+				Log: slog.New(slog.NewTextHandler(&log, nil)),
+			})
+			check(t, err)
+			defer func() { check(t, n.Erase(t.Context())) }()
+			if got := log.String(); (c.want == "") != (got == "") || !strings.Contains(got, c.want) {
+				t.Errorf("the log says %q, want %q", got, c.want)
+			}
+		})
 	}
 }
