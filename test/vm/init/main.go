@@ -1,0 +1,116 @@
+// Init is process 1 of the test machine: it mounts what a system has, loads
+// the modules that /modules lists, runs the jobs of /jobs and powers off.
+//
+// A job is a line "NAME DIRECTORY COMMAND…"; how it ended is told on the console
+// as "VM-JOB NAME CODE".
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// jobTime bounds one job: the machine is slow, but it must end.
+const jobTime = 8 * time.Minute
+
+func main() {
+	if err := boot(); err != nil {
+		fmt.Println("VM-BOOT", err)
+	}
+	// With process 1 gone the kernel would panic; it is told to go first.
+	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+}
+
+func boot() error {
+	for _, m := range []struct{ kind, dir, options string }{
+		{"proc", "/proc", ""},
+		{"sysfs", "/sys", ""},
+		{"devtmpfs", "/dev", ""},
+		{"devpts", "/dev/pts", "ptmxmode=666"},
+		{"tmpfs", "/dev/shm", "mode=1777"},
+		{"tmpfs", "/run", "mode=755"},
+		{"tmpfs", "/tmp", "mode=1777"},
+		{"tmpfs", "/var", "mode=755"},
+		{"cgroup2", "/sys/fs/cgroup", ""},
+	} {
+		if err := os.MkdirAll(m.dir, 0o755); err != nil {
+			return err
+		}
+		if err := unix.Mount(m.kind, m.dir, m.kind, 0, m.options); err != nil {
+			return fmt.Errorf("mount %s: %w", m.dir, err)
+		}
+	}
+	os.Setenv("PATH", "/bin:/sbin:/usr/bin:/usr/sbin")
+	os.Setenv("HOME", "/root")
+	if err := loadModules(); err != nil {
+		return err
+	}
+	for _, link := range [][2]string{{"/proc/self/fd", "/dev/fd"}, {"/proc/self/fd/0", "/dev/stdin"}, {"/proc/self/fd/1", "/dev/stdout"}, {"/proc/self/fd/2", "/dev/stderr"}} {
+		if err := os.Symlink(link[0], link[1]); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+		return fmt.Errorf("set lo up: %w: %s", err, out)
+	}
+	return runJobs()
+}
+
+func loadModules() error {
+	list, err := os.ReadFile("/modules")
+	if err != nil {
+		return err
+	}
+	for name := range strings.FieldsSeq(string(list)) {
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		err = unix.FinitModule(int(f.Fd()), "", 0)
+		f.Close()
+		if err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("load %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func runJobs() error {
+	f, err := os.Open("/jobs")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		words := strings.Fields(lines.Text())
+		fmt.Println("VM-JOB", words[0], run(words[1], words[2:]))
+	}
+	return lines.Err()
+}
+
+// run runs one command. Orphans become our children: they are left to the kernel,
+// for this machine does not live long.
+func run(dir string, argv []string) int {
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, os.Stdout, os.Stdout
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		fmt.Println(err)
+		return -1
+	}
+	stop := time.AfterFunc(jobTime, func() { unix.Kill(-cmd.Process.Pid, unix.SIGKILL) })
+	defer stop.Stop()
+	if err := cmd.Wait(); err != nil {
+		fmt.Println(err)
+	}
+	return cmd.ProcessState.ExitCode()
+}
