@@ -341,7 +341,7 @@ func (i *images) push(ctx context.Context, out *messages, named reference.Named,
 		out.send(jsonstream.Message{Status: "The push refers to repository [" + named.Name() + "]"})
 	}
 	bars := &layerBars{out: out, words: pushWords(), first: begin}
-	err = image.Push(ctx, i.stores, named.String(), img.Target, image.PushOptions{Registry: client, Platform: platform, Progress: bars.tell})
+	sent, err := image.Push(ctx, i.stores, named.String(), img.Target, image.PushOptions{Registry: client, Platform: platform, Progress: bars.tell})
 	switch {
 	case errdefs.IsUnauthorized(err), errdefs.IsPermissionDenied(err):
 		return because(errdefs.ErrPermissionDenied, "push access denied for %s: %w", reference.FamiliarName(named), err)
@@ -352,10 +352,10 @@ func (i *images) push(ctx context.Context, out *messages, named reference.Named,
 		begin()
 	}
 	tag := named.(reference.NamedTagged).Tag()
-	out.send(jsonstream.Message{Status: tag + ": digest: " + img.Target.Digest.String() + " size: " + itoa(img.Target.Size)})
+	out.send(jsonstream.Message{Status: tag + ": digest: " + sent.Digest.String() + " size: " + itoa(sent.Size)})
 	i.tell(eventsapi.ActionPush, reference.FamiliarString(named), reference.FamiliarName(named), nil)
 	return out.aux(struct {
 		Tag, Digest string
 		Size        int64
-	}{tag, img.Target.Digest.String(), img.Target.Size})
+	}{tag, sent.Digest.String(), sent.Size})
 }

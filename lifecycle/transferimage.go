@@ -66,7 +66,7 @@ func (t *transfers) push(ctx context.Context, s meta.Scope, src *transfertypes.I
 		o.Platform = &one
 	}
 	p.status("Pushing to OCI Registry (%s)", dst.Reference)
-	if err := image.Push(ctx, stores, dst.Reference, img.Target, o); err != nil {
+	if _, err := image.Push(ctx, stores, dst.Reference, img.Target, o); err != nil {
 		return err
 	}
 	p.status("Completed push to OCI Registry (%s)", dst.Reference)

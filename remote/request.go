@@ -126,7 +126,7 @@ func (c *Client) try(ctx context.Context, e endpoint, k call) (*http.Response, e
 
 func (c *Client) send(ctx context.Context, e endpoint, k call, auth string) (*http.Response, error) {
 	var body io.ReadCloser
-	if k.body != nil {
+	if k.body != nil && k.length > 0 {
 		var err error
 		if body, err = k.body(); err != nil {
 			return nil, err
@@ -140,6 +140,9 @@ func (c *Client) send(ctx context.Context, e endpoint, k call, auth string) (*ht
 		return nil, err
 	}
 	req.ContentLength = k.length
+	if body != nil {
+		req.GetBody = k.body // for a redirect, or an idle connection that was closed
+	}
 	for name, values := range e.header {
 		req.Header[name] = values
 	}

@@ -205,7 +205,7 @@ func (j *job) extract(ctx context.Context, i int) error {
 	if alone {
 		parent = ""
 	}
-	key := fmt.Sprintf("extract-%d-%s %s", time.Now().Nanosecond(), rand.Text()[:4], j.chainIDs[i])
+	key := uniqueRef("extract") + " " + j.chainIDs[i].String()
 	mounts, err := j.stores.Snapshots.Prepare(ctx, key, parent, nil)
 	if err != nil {
 		return err
@@ -233,6 +233,11 @@ func (j *job) extract(ctx context.Context, i int) error {
 		return fmt.Errorf("remove snapshot %s: %w (after: %w)", key, rerr, err)
 	}
 	return err
+}
+
+// uniqueRef names something that is under way, as containerd does.
+func uniqueRef(what string) string {
+	return fmt.Sprintf("%s-%d-%s", what, time.Now().Nanosecond(), rand.Text()[:4])
 }
 
 // fetchWhileWaiting uses the time until the parent is there to fetch the blob.
