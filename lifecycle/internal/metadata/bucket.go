@@ -217,11 +217,17 @@ func editMap[V any](now, next map[string]V, field string, paths []string) map[st
 	return now
 }
 
-// checkPaths refuses field paths that name none of the fields.
+// checkPaths refuses field paths that name none of the fields. A field that ends
+// in a dot is a map, of which a path may name one key.
 func checkPaths(paths []string, fields ...string) error {
+	named := func(p string) bool {
+		return slices.ContainsFunc(fields, func(f string) bool {
+			field, isMap := strings.CutSuffix(f, ".")
+			return p == field || isMap && strings.HasPrefix(p, f)
+		})
+	}
 	for _, p := range paths {
-		f, _, _ := strings.Cut(p, ".")
-		if !slices.Contains(fields, f) {
+		if !named(p) {
 			return fmt.Errorf("field path %q: want one of %s: %w", p, strings.Join(fields, ", "), errdefs.ErrInvalidArgument)
 		}
 	}

@@ -157,6 +157,9 @@ func (db *DB) sweep(ctx context.Context) error {
 			db.log.Error("abort ingest that expired", "ref", i.ref, "err", err)
 		}
 	}
+	for _, i := range g.images {
+		db.publish(i.ns, "/images/delete", &events.ImageDelete{Name: i.key})
+	}
 	for _, b := range g.blobs {
 		db.collections.unlinked(digest.Digest(b.key))
 		db.publish(b.ns, "/content/delete", &events.ContentDelete{Digest: b.key})
@@ -171,6 +174,11 @@ func (db *DB) sweep(ctx context.Context) error {
 func (db *DB) deleteRecords(tx *bolt.Tx, g garbage) error {
 	for _, l := range g.leases {
 		if err := at(tx, l.ns, leases).DeleteBucket([]byte(l.key)); err != nil {
+			return err
+		}
+	}
+	for _, i := range g.images {
+		if err := at(tx, i.ns, images).DeleteBucket([]byte(i.key)); err != nil {
 			return err
 		}
 	}

@@ -87,17 +87,17 @@ func (c Containers) Create(ctr *api.Container) (*api.Container, error) {
 }
 
 // changeable is what Update may change of a container.
-var changeable = []string{"labels", "spec", "extensions", "image", "snapshotkey"}
+var changeable = []string{"labels.", "spec", "extensions.", "image", "snapshotkey"}
 
 // Update writes what paths name of a container, where there is no path all that
 // may be changed.
 func (c Containers) Update(next *api.Container, paths []string) (out *api.Container, err error) {
-	if err := checkPaths(paths, append(changeable, "snapshotter", "runtime")...); err != nil {
+	if err := checkPaths(paths, changeable...); err != nil {
 		return nil, err
 	}
 	all := len(paths) == 0
 	if all {
-		paths = changeable
+		paths = []string{"labels", "spec", "extensions", "image", "snapshotkey"}
 	}
 	err = c.db.bolt.Update(func(tx *bolt.Tx) error {
 		b := at(tx, c.ns, containers, next.GetID())
@@ -137,10 +137,6 @@ func editContainer(now, next *api.Container, paths []string) {
 			now.Image = next.Image
 		case "snapshotkey":
 			now.SnapshotKey = next.SnapshotKey
-		case "snapshotter":
-			now.Snapshotter = next.Snapshotter
-		case "runtime":
-			now.Runtime = next.Runtime
 		}
 	}
 }
@@ -168,6 +164,9 @@ func checkContainer(c *api.Container) error {
 	}
 	if c.GetRuntime().GetName() == "" {
 		return fmt.Errorf("container %q: no runtime name: %w", c.ID, errdefs.ErrInvalidArgument)
+	}
+	if c.Spec == nil {
+		return fmt.Errorf("container %q: no spec: %w", c.ID, errdefs.ErrInvalidArgument)
 	}
 	if c.SnapshotKey != "" && c.Snapshotter == "" {
 		return fmt.Errorf("container %q: snapshot key %q without a snapshotter: %w", c.ID, c.SnapshotKey, errdefs.ErrInvalidArgument)

@@ -43,7 +43,7 @@ func (c Content) blob(tx *bolt.Tx, dgst digest.Digest) *bolt.Bucket {
 
 // Update writes labels.
 func (c Content) Update(_ context.Context, next content.Info, paths ...string) (info content.Info, err error) {
-	if err := checkPaths(paths, "labels"); err != nil {
+	if err := checkPaths(paths, "labels."); err != nil {
 		return content.Info{}, err
 	}
 	if len(paths) == 0 {

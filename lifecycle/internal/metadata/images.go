@@ -85,7 +85,7 @@ func (i Images) Create(_ context.Context, img image.Image) (image.Image, error) 
 // Update writes what paths name of an image, where there is no path its target
 // and labels.
 func (i Images) Update(_ context.Context, next image.Image, paths ...string) (img image.Image, err error) {
-	if err := checkPaths(paths, "target", "labels", "annotations"); err != nil {
+	if err := checkPaths(paths, "target", "labels.", "annotations."); err != nil {
 		return image.Image{}, err
 	}
 	if len(paths) == 0 {

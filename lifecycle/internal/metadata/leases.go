@@ -131,7 +131,7 @@ func (l Leases) Resources(id string) (out []*api.Resource, err error) {
 		if b == nil {
 			return notFound("lease", id)
 		}
-		for _, kind := range []string{blobs, "ingests"} {
+		for _, kind := range []string{blobs, images, "ingests"} {
 			eachKey(below(b, kind), func(k string) { out = append(out, &api.Resource{ID: k, Type: kind}) })
 		}
 		return eachBucket(below(b, snapshots), func(sn string, b *bolt.Bucket) error {
@@ -153,10 +153,10 @@ func resourcePath(r *api.Resource) ([]string, error) {
 			return nil, fmt.Errorf("resource %q: %w: %w", r.ID, err, errdefs.ErrInvalidArgument)
 		}
 		return []string{blobs, r.ID}, nil
-	case kind == "ingests" && sn == "":
+	case (kind == "ingests" || kind == images) && sn == "":
 		return []string{kind, r.ID}, nil
 	case kind == snapshots && sn != "":
 		return []string{snapshots, sn, r.ID}, nil
 	}
-	return nil, fmt.Errorf("resource type %q: want content, ingests or snapshots/NAME: %w", r.GetType(), errdefs.ErrNotImplemented)
+	return nil, fmt.Errorf("resource type %q: want content, images, ingests or snapshots/NAME: %w", r.GetType(), errdefs.ErrNotImplemented)
 }

@@ -14,6 +14,7 @@ const (
 	labelExpire       = "containerd.io/gc.expire"
 	labelFlat         = "containerd.io/gc.flat"
 	labelRefContent   = "containerd.io/gc.ref.content"
+	labelRefImage     = "containerd.io/gc.ref.image"
 	labelRefSnapshot  = "containerd.io/gc.ref.snapshot."
 	labelBackRefOf    = "containerd.io/gc.bref."
 	labelBackSnapshot = "containerd.io/gc.bref.snapshot."
@@ -35,9 +36,9 @@ type graph struct {
 
 // garbage is the records that nothing needs.
 type garbage struct {
-	leases, blobs []node
-	ingests       []deadIngest
-	snapshots     []deadSnapshot
+	leases, images, blobs []node
+	ingests               []deadIngest
+	snapshots             []deadSnapshot
 }
 
 type deadIngest struct{ ns, ref, below string }
@@ -45,7 +46,7 @@ type deadIngest struct{ ns, ref, below string }
 type deadSnapshot struct{ ns, snapshotter, key, below string }
 
 func (g garbage) empty() bool {
-	return len(g.leases)+len(g.blobs)+len(g.ingests)+len(g.snapshots) == 0
+	return len(g.leases)+len(g.images)+len(g.blobs)+len(g.ingests)+len(g.snapshots) == 0
 }
 
 // garbageOf marks from the roots and gives what was not reached.
@@ -55,7 +56,7 @@ func (db *DB) garbageOf(tx *bolt.Tx) (out garbage) {
 	eachBucket(at(tx), func(ns string, b *bolt.Bucket) error {
 		g.backRefs(ns, b)
 		out.leases = append(out.leases, g.leaseRoots(ns, b, now)...)
-		g.objectRoots(ns, b)
+		g.objectRoots(ns, b, now)
 		return nil
 	})
 	g.follow()
@@ -87,6 +88,10 @@ func (g *graph) backRefs(ns string, b *bolt.Bucket) {
 			g.back[by] = append(g.back[by], n)
 		})
 	}
+	eachBucket(below(b, images), func(name string, b *bolt.Bucket) error {
+		note(node{images, ns, name}, b)
+		return nil
+	})
 	eachBucket(below(b, blobs, "blob"), func(dgst string, b *bolt.Bucket) error {
 		note(node{blobs, ns, dgst}, b)
 		return nil
@@ -98,7 +103,7 @@ func (g *graph) backRefs(ns string, b *bolt.Bucket) {
 func (g *graph) leaseRoots(ns string, b *bolt.Bucket, now time.Time) (dead []node) {
 	eachBucket(below(b, leases), func(id string, b *bolt.Bucket) error {
 		labels := labelsOf(b)
-		if t, err := time.Parse(time.RFC3339, labels[labelExpire]); err == nil && now.After(t) {
+		if expired(labels, now) {
 			dead = append(dead, node{leases, ns, id})
 			return nil
 		}
@@ -107,6 +112,7 @@ func (g *graph) leaseRoots(ns string, b *bolt.Bucket, now time.Time) (dead []nod
 			mark = g.markFlat
 		}
 		eachKey(below(b, blobs), func(dgst string) { mark(node{blobs, ns, dgst}) })
+		eachKey(below(b, images), func(name string) { mark(node{images, ns, name}) })
 		eachKey(below(b, "ingests"), func(ref string) { g.markFlat(node{"ingests", ns, ref}) })
 		return eachBucket(below(b, snapshots), func(sn string, b *bolt.Bucket) error {
 			eachKey(b, func(key string) { mark(node{snapshots + "/" + sn, ns, key}) })
@@ -116,14 +122,25 @@ func (g *graph) leaseRoots(ns string, b *bolt.Bucket, now time.Time) (dead []nod
 	return dead
 }
 
+// expired says whether the labels give a time that has passed. One that cannot be
+// read is none.
+func expired(labels map[string]string, now time.Time) bool {
+	t, err := time.Parse(time.RFC3339, labels[labelExpire])
+	return err == nil && now.After(t)
+}
+
 // objectRoots marks images and containers, and what has a root label.
-func (g *graph) objectRoots(ns string, b *bolt.Bucket) {
-	for _, kind := range []string{images, containers} {
-		eachBucket(below(b, kind), func(name string, _ *bolt.Bucket) error {
-			g.mark(node{kind, ns, name})
-			return nil
-		})
-	}
+func (g *graph) objectRoots(ns string, b *bolt.Bucket, now time.Time) {
+	eachBucket(below(b, images), func(name string, b *bolt.Bucket) error {
+		if !expired(labelsOf(b), now) {
+			g.mark(node{images, ns, name})
+		}
+		return nil
+	})
+	eachBucket(below(b, containers), func(id string, _ *bolt.Bucket) error {
+		g.mark(node{containers, ns, id})
+		return nil
+	})
 	eachBucket(below(b, sandboxes), func(_ string, b *bolt.Bucket) error {
 		g.labelRefs(ns, b)
 		return nil
@@ -155,17 +172,20 @@ func (g *graph) mark(n node) {
 }
 
 // markFlat notes that n is needed, without its labels' references. A snapshot
-// always needs its parents.
+// always needs its parents, and an image its target.
 func (g *graph) markFlat(n node) {
 	if _, ok := g.marked[n]; ok {
 		return
 	}
 	g.marked[n] = false
-	if strings.HasPrefix(n.kind, snapshots) {
-		if b := at(g.tx, append([]string{n.ns}, append(strings.SplitN(n.kind, "/", 2), n.key)...)...); b != nil {
-			if p := string(b.Get(keyParent)); p != "" {
-				g.markFlat(node{n.kind, n.ns, p})
-			}
+	switch kind, sn, _ := strings.Cut(n.kind, "/"); kind {
+	case images:
+		if t := at(g.tx, n.ns, images, n.key, "target"); t != nil {
+			g.markFlat(node{blobs, n.ns, string(t.Get(keyDigest))})
+		}
+	case snapshots:
+		if b := at(g.tx, n.ns, snapshots, sn, n.key); b != nil && len(b.Get(keyParent)) > 0 {
+			g.markFlat(node{n.kind, n.ns, string(b.Get(keyParent))})
 		}
 	}
 }
@@ -216,6 +236,8 @@ func (g *graph) labelRefs(ns string, b *bolt.Bucket) {
 		switch {
 		case hasWord(k, labelRefContent):
 			g.mark(node{blobs, ns, v})
+		case hasWord(k, labelRefImage):
+			g.mark(node{images, ns, v})
 		case strings.HasPrefix(k, labelRefSnapshot):
 			sn, _, _ := strings.Cut(strings.TrimPrefix(k, labelRefSnapshot), "/")
 			g.mark(node{snapshots + "/" + sn, ns, v})
@@ -252,6 +274,12 @@ func eachSnapshot(ns *bolt.Bucket, fn func(sn, key string, b *bolt.Bucket)) {
 
 // unmarked adds to out what of a namespace was not reached.
 func (g *graph) unmarked(ns string, b *bolt.Bucket, now time.Time, out *garbage) {
+	eachBucket(below(b, images), func(name string, _ *bolt.Bucket) error {
+		if n := (node{images, ns, name}); !g.has(n) {
+			out.images = append(out.images, n)
+		}
+		return nil
+	})
 	eachBucket(below(b, blobs, "blob"), func(dgst string, _ *bolt.Bucket) error {
 		if n := (node{blobs, ns, dgst}); !g.has(n) {
 			out.blobs = append(out.blobs, n)

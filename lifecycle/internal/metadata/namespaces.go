@@ -64,7 +64,7 @@ func (n Namespaces) Update(ns *api.Namespace, paths []string) (*api.Namespace, e
 	if err := CheckIdentifier("namespace", ns.GetName()); err != nil {
 		return nil, err
 	}
-	if err := checkPaths(paths, "labels"); err != nil {
+	if err := checkPaths(paths, "labels."); err != nil {
 		return nil, err
 	}
 	if len(paths) == 0 {

@@ -33,7 +33,7 @@ func (db *DB) Snapshots(s Scope, name string) (*Snapshots, error) {
 	}
 	sn, ok := db.snapshots[name]
 	if !ok {
-		return nil, fmt.Errorf("snapshotter %q: not here: %w", name, errdefs.ErrNotFound)
+		return nil, fmt.Errorf("snapshotter %q is not here: %w", name, errdefs.ErrInvalidArgument)
 	}
 	return &Snapshots{db: db, scope: s, name: name, below: sn}, nil
 }
@@ -86,7 +86,7 @@ func (s *Snapshots) Stat(ctx context.Context, key string) (snapshot.Info, error)
 
 // Update writes labels.
 func (s *Snapshots) Update(ctx context.Context, next snapshot.Info, paths ...string) (snapshot.Info, error) {
-	if err := checkPaths(paths, "labels"); err != nil {
+	if err := checkPaths(paths, "labels."); err != nil {
 		return snapshot.Info{}, err
 	}
 	if len(paths) == 0 {
@@ -155,8 +155,11 @@ func (s *Snapshots) create(ctx context.Context, mk maker, key, parent string, la
 		}
 		below = r.name
 	}
-	if _, err := s.read(key); err == nil {
-		return nil, fmt.Errorf("snapshot %q: %w", key, errdefs.ErrAlreadyExists)
+	// An unpacker says with the target what it is about to make of the new snapshot.
+	for _, taken := range []string{labels[labelTarget], key} {
+		if err := s.refuseExisting(taken); err != nil {
+			return nil, err
+		}
 	}
 	name := s.db.unique(s.scope.Namespace, key)
 	mounts, err := mk(ctx, name, below, passed(labels))
@@ -171,6 +174,23 @@ func (s *Snapshots) create(ctx context.Context, mk maker, key, parent string, la
 	}
 	s.db.publish(s.scope.Namespace, "/snapshot/prepare", &events.SnapshotPrepare{Key: key, Parent: parent, Snapshotter: s.name})
 	return mounts, nil
+}
+
+// refuseExisting answers AlreadyExists for a snapshot that is there, and makes it
+// the lease's: the client goes on as if it had made it.
+func (s *Snapshots) refuseExisting(key string) error {
+	if _, err := s.read(key); errdefs.IsNotFound(err) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if s.scope.Lease != "" {
+		err := s.db.bolt.Update(func(tx *bolt.Tx) error { return s.scope.hold(tx, snapshots, s.name, key) })
+		if err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("snapshot %q: %w", key, errdefs.ErrAlreadyExists)
 }
 
 // record writes a new snapshot below its parent.
@@ -252,8 +272,8 @@ func (s *Snapshots) commit(ctx context.Context, name, key, onto string, labels m
 	if err != nil {
 		return err
 	}
-	if _, err := s.read(name); err == nil {
-		return fmt.Errorf("snapshot %q: %w", name, errdefs.ErrAlreadyExists)
+	if err := s.refuseExisting(name); err != nil {
+		return err
 	}
 	next := record{name: s.db.unique(s.scope.Namespace, name), parent: old.parent}
 	if onto == "" || onto == old.parent {
@@ -375,11 +395,14 @@ func (s *Snapshots) Cleanup(ctx context.Context) error {
 // Close does nothing: the snapshotter below is the daemon's.
 func (s *Snapshots) Close() error { return nil }
 
+// labelTarget names the snapshot as which a new one is to be committed.
+const labelTarget = "containerd.io/snapshot.ref"
+
 // passed gives the labels that a snapshotter itself reads.
 func passed(labels map[string]string) map[string]string {
 	var out map[string]string
 	for k, v := range labels {
-		if strings.HasPrefix(k, "containerd.io/snapshot/") || k == "containerd.io/snapshot.ref" {
+		if strings.HasPrefix(k, "containerd.io/snapshot/") || k == labelTarget {
 			if out == nil {
 				out = map[string]string{}
 			}
