@@ -142,9 +142,10 @@ func (w *writer) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// Digest waits for the answers to all writes.
+// Digest asks: only the answers to STAT and COMMIT must have it.
 func (w *writer) Digest() digest.Digest {
-	_, _ = w.receive(0) // the error stays in w.err for the next call
+	// An error stays in w.err for the next call.
+	_, _ = w.call(&api.WriteContentRequest{Action: api.WriteAction_STAT, Ref: w.ref})
 	return w.digest
 }
 
