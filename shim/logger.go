@@ -136,7 +136,7 @@ func detach(argv []string) error {
 	}
 	defer null.Close()
 	p, err := os.StartProcess(self, append([]string{self}, argv...), &os.ProcAttr{
-		Env:   append(os.Environ(), detachedEnv+"=1", "GOMAXPROCS=2", "GOGC=25"),
+		Env:   append(os.Environ(), detachedEnv+"=1", "GOMAXPROCS=1", "GOGC=25"),
 		Files: []*os.File{null, null, os.Stderr, null, null, theirs},
 		Sys:   &unix.SysProcAttr{Setsid: true},
 	})

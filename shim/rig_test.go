@@ -51,7 +51,7 @@ func TestMain(m *testing.M) {
 // daemon is a stranger in lifecycle's place: containerd's own ttrpc, its task
 // client and its events service.
 type daemon struct {
-	t      *testing.T
+	t      testing.TB
 	dir    string
 	server *ttrpc.Server
 
@@ -59,7 +59,7 @@ type daemon struct {
 	events []*types.Envelope
 }
 
-func newDaemon(t *testing.T) *daemon {
+func newDaemon(t testing.TB) *daemon {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("this test needs root")
@@ -202,7 +202,7 @@ func (d *daemon) newTask(id string, s *specs.Spec) *task {
 }
 
 // busybox fills bin with Debian's busybox-static.
-func busybox(t *testing.T, bin string) {
+func busybox(t testing.TB, bin string) {
 	t.Helper()
 	if err := os.MkdirAll(bin, 0o755); err != nil {
 		t.Fatal(err)
@@ -243,7 +243,7 @@ func (t *task) command(verb string) *command {
 
 type command struct {
 	*exec.Cmd
-	t *testing.T
+	t testing.TB
 }
 
 func (c *command) output() string {
@@ -283,7 +283,7 @@ func (t *task) cleanUp() {
 }
 
 // gone waits until pid has ended.
-func gone(t *testing.T, pid int) {
+func gone(t testing.TB, pid int) {
 	t.Helper()
 	for range 500 {
 		if syscall.Kill(pid, 0) != nil {
@@ -297,7 +297,7 @@ func gone(t *testing.T, pid int) {
 	t.Errorf("process %d is still there", pid)
 }
 
-func removeCgroups(t *testing.T, name string) {
+func removeCgroups(t testing.TB, name string) {
 	dirs, _ := filepath.Glob("/sys/fs/cgroup/*/" + name)
 	for _, d := range append(dirs, "/sys/fs/cgroup/"+name) {
 		subs, _ := filepath.Glob(d + "/*/")
@@ -311,7 +311,7 @@ func removeCgroups(t *testing.T, name string) {
 }
 
 // runtimeOptions are runc's options, which choose a runtime by its command line.
-func runtimeOptions(t *testing.T, binary string) *anypb.Any {
+func runtimeOptions(t testing.TB, binary string) *anypb.Any {
 	t.Helper()
 	if binary == "" {
 		return nil

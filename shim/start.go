@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -212,8 +213,12 @@ func leave(a args, path string) (err error) {
 	defer null.Close()
 	log := openLog(null)
 	defer log.Close()
+	// What a daemon left open by mistake is no business of a container's.
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil && !errors.Is(err, unix.ENOSYS) {
+		return fmt.Errorf("close inherited descriptors: %w", err)
+	}
 	p, err := os.StartProcess(self, argv, &os.ProcAttr{
-		Env:   append(environ(), "TTRPC_ADDRESS="+a.TTRPCAddress, "GOMAXPROCS=2", "GOGC=25"),
+		Env:   append(environ(), "TTRPC_ADDRESS="+a.TTRPCAddress, "GOMAXPROCS=1", "GOGC=25"),
 		Files: []*os.File{null, null, log, l},
 		Sys:   &unix.SysProcAttr{Setsid: true},
 	})
