@@ -28,37 +28,37 @@ var planCommand = command{
 				return 1, errors.New("plan: --diff goes with two bundles")
 			}
 			var plans []*ociruntime.Plan
+			var dirs []string
 			for _, dir := range args {
 				dir, err := filepath.Abs(dir)
 				if err != nil {
 					return 1, err
 				}
 				p, err := ociruntime.Preview(ociruntime.CreateOptions{
-					ID: filepath.Base(dir), Bundle: dir, Root: s.root, Stdin: s.stdin, Stdout: s.stdout, Stderr: s.stderr,
+					ID: "ID", Bundle: dir, Root: s.root, Stdin: s.stdin, Stdout: s.stdout, Stderr: s.stderr,
 					SystemdCgroup: s.systemdCgroup, NoPivot: *noPivot, NoNewKeyring: *noNewKeyring,
 				})
 				if err != nil {
 					return 1, err
 				}
-				plans = append(plans, p)
+				plans, dirs = append(plans, p), append(dirs, dir)
 			}
-			return printPlans(s.stdout, plans, args, *asJSON)
+			switch {
+			case *diff:
+				return printDiff(s.stdout, plans, dirs, *asJSON)
+			case *asJSON:
+				return 0, printJSON(s.stdout, plans[0])
+			}
+			plans[0].Print(s.stdout)
+			return 0, nil
 		}
 	},
 }
 
-// printPlans prints one plan, or how two differ: then the exit code is 1, as
-// of diff(1).
-func printPlans(w io.Writer, plans []*ociruntime.Plan, names []string, asJSON bool) (int, error) {
-	switch {
-	case len(plans) == 1 && asJSON:
-		return 0, printJSON(w, plans[0])
-	case len(plans) == 1:
-		plans[0].Print(w)
-		return 0, nil
-	}
-	d := diff(planLines(plans[0]), planLines(plans[1]))
-	code := 0
+// printDiff prints how two plans differ. The exit code is 1 when they do, as of
+// diff(1).
+func printDiff(w io.Writer, plans []*ociruntime.Plan, dirs []string, asJSON bool) (code int, err error) {
+	d := diff(planLines(plans[0], dirs[0]), planLines(plans[1], dirs[1]))
 	if len(d) > 0 {
 		code = 1
 	}
@@ -66,7 +66,7 @@ func printPlans(w io.Writer, plans []*ociruntime.Plan, names []string, asJSON bo
 		return code, printJSON(w, d)
 	}
 	if len(d) > 0 {
-		fmt.Fprintf(w, "--- %s\n+++ %s\n", names[0], names[1])
+		fmt.Fprintf(w, "--- %s\n+++ %s\n", dirs[0], dirs[1])
 	}
 	stage := ""
 	for _, c := range d {
@@ -79,21 +79,26 @@ func printPlans(w io.Writer, plans []*ociruntime.Plan, names []string, asJSON bo
 	return code, nil
 }
 
-// line is one line of a plan without the numbers of steps, registers and
-// descriptors: they shift.
+// line is one line of a plan.
 type line struct{ stage, text string }
 
-func planLines(p *ociruntime.Plan) []line {
+// planLines are the lines of p without what differs always: where the bundle is,
+// and the numbers of steps, registers and descriptors, which shift.
+func planLines(p *ociruntime.Plan, bundle string) []line {
 	numbers := regexp.MustCompile(`(\$|\bfd )[0-9]+`)
-	lines := []line{{"the parent clones", strings.Join(p.Namespaces(), "|")}}
+	var lines []line
+	add := func(stage, text string) {
+		text = numbers.ReplaceAllString(text, "${1}n")
+		lines = append(lines, line{strings.ReplaceAll(stage, bundle, "BUNDLE"), strings.ReplaceAll(text, bundle, "BUNDLE")})
+	}
+	add("the parent clones", strings.Join(p.Namespaces(), "|"))
 	for _, f := range p.Files {
-		lines = append(lines, line{"the parent opens", f.String()})
+		add("the parent opens", f.String())
 	}
 	for _, s := range p.Steps {
 		s := *s
 		s.Then, s.Else = 0, 0
-		text := numbers.ReplaceAllString(s.String(), "${1}n")
-		lines = append(lines, line{strings.TrimSpace(s.Name + " " + s.Path), text})
+		add(strings.TrimSpace(s.Name+" "+s.Path), s.String())
 	}
 	return lines
 }

@@ -148,19 +148,20 @@ func notZero[N int64 | uint64 | uint16](p *N) *N {
 // parseSize reads a number with an optional binary unit: 1024, 32M, 1GiB, -1.
 func parseSize(s string) (int64, error) {
 	digits := strings.TrimRight(s, "bBiIkKmMgGtTpP")
-	n, err := strconv.ParseFloat(strings.TrimSpace(digits), 64)
-	if err != nil {
-		return 0, fmt.Errorf("%q is no number", s)
+	unit := sizeUnit(s[len(digits):])
+	if unit == "" || unit == "b" {
+		n, err := strconv.ParseInt(digits, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("%q is no number", s)
+		}
+		return n, nil
 	}
-	shift, ok := map[string]uint{"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50}[sizeUnit(s[len(digits):])]
-	v := n * float64(int64(1)<<shift)
-	if !ok || v >= math.MaxInt64 || v < math.MinInt64 {
-		return 0, fmt.Errorf("%q is no size", s)
+	shift, ok := map[string]int{"k": 10, "m": 20, "g": 30, "t": 40, "p": 50}[unit]
+	n, err := strconv.ParseFloat(digits, 64)
+	if v := math.Ldexp(n, shift); ok && err == nil && math.Abs(v) < math.MaxInt64 {
+		return int64(v), nil
 	}
-	if shift == 0 {
-		return strconv.ParseInt(digits, 10, 64)
-	}
-	return int64(v), nil
+	return 0, fmt.Errorf("%q is no size", s)
 }
 
 // sizeUnit makes "m" of "M", "MB" and "MiB".
