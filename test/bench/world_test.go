@@ -74,7 +74,7 @@ func newWorld(tb testing.TB) *world {
 // without its seccomp profile, for the runtimes alone.
 func (w *world) bundles(tb testing.TB, dir string) {
 	id := strings.TrimSpace(rig.Must(tb, w.dockerd.Docker(tb, "run", "-d", "--network", "none", busybox, "sleep", "1000")))
-	config, err := os.ReadFile(filepath.Join(w.dockerd.Dir, "x/containerd/daemon/io.containerd.runtime.v2.task/moby", id, "config.json"))
+	config, err := os.ReadFile(filepath.Join(w.dockerd.State, "containerd/daemon/io.containerd.runtime.v2.task/moby", id, "config.json"))
 	if err != nil {
 		tb.Fatal(err)
 	}

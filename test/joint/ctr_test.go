@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -142,21 +143,51 @@ func TestStockContainerdWithOurShim(t *testing.T) {
 	ctrSuite(t, u)
 }
 
-func TestOurShimWithStockRunc(t *testing.T) {
+// ctr passes the path of a runtime only to the stock shim, so ours takes its name.
+func TestOurShimInThePlaceOfTheStockOneWithRunc(t *testing.T) {
 	host := rig.NewHost(t)
+	host.Prefer(disguise(t))
 	g := rig.StartGantryd(t, host, "--roles", "lifecycle")
-	u := ctrUser{host, g.ContainerdAddress, f("--runtime", "io.containerd.gantry.v2", "--runc-binary", rig.Peer(t, "runc"))}
+	u := ctrUser{host, g.ContainerdAddress, f("--runtime", "io.containerd.runc.v2", "--runc-binary", rig.Peer(t, "runc"))}
 	u.must(t, "images", "import", archive(t, host))
 	ctrSuite(t, u)
 }
 
 // crun refuses the hybrid cgroup layout, so it runs where the empty v2 mount is out of sight.
-func TestOurShimWithStockCrun(t *testing.T) {
+func TestOurShimInThePlaceOfTheStockOneWithCrun(t *testing.T) {
 	host := rig.NewHost(t)
+	host.Prefer(disguise(t))
 	g := rig.StartGantryd(t, host, "--roles", "lifecycle")
-	u := ctrUser{host, g.ContainerdAddress, f("--runtime", "io.containerd.gantry.v2", "--runc-binary", crun(t))}
+	u := ctrUser{host, g.ContainerdAddress, f("--runtime", "io.containerd.runc.v2", "--runc-binary", crun(t))}
 	u.must(t, "images", "import", archive(t, host))
 	ctrSuite(t, u)
+}
+
+func TestStockContainerdWithOurShimAndRunc(t *testing.T) {
+	host := rig.NewHost(t)
+	host.Prefer(disguise(t))
+	c := rig.StartContainerd(t, host)
+	u := ctrUser{host, c.Address, f("--runtime", "io.containerd.runc.v2", "--runc-binary", rig.Peer(t, "runc"))}
+	u.must(t, "images", "import", archive(t, host))
+	ctrSuite(t, u)
+}
+
+func TestCtrOnOurLifecycleWithStockShimAndCrun(t *testing.T) {
+	host := rig.NewHost(t)
+	g := rig.StartGantryd(t, host, "--roles", "lifecycle")
+	u := ctrUser{host, g.ContainerdAddress, f("--runtime", "io.containerd.runc.v2", "--runc-binary", crun(t))}
+	u.must(t, "images", "import", archive(t, host))
+	ctrSuite(t, u)
+}
+
+// disguise is a directory with our shim under the name of the stock one.
+func disguise(t *testing.T) string {
+	t.Helper()
+	dir := rig.Dir(t)
+	if err := os.Symlink(rig.Program(t, "containerd-shim-gantry-v2"), filepath.Join(dir, "containerd-shim-runc-v2")); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // crun is the path of crun, or of a wrapper that hides the v2 mount from it.

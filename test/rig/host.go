@@ -17,6 +17,7 @@ import (
 // are those of the machine, as daemons and shims must share them.
 type Host struct {
 	netns string
+	first []string // directories before the others in PATH
 }
 
 // NewHost makes a test host with the loopback device up.
@@ -75,11 +76,19 @@ func (h *Host) clean(t testing.TB) {
 // Here is the machine, or the namespaces, that the test itself runs in.
 func Here(testing.TB) *Host { return &Host{} }
 
+// Prefer makes commands and daemons that are started from now on find programs in
+// dir before others.
+func (h *Host) Prefer(dir string) { h.first = append(h.first, dir) }
+
 // Command is a command that runs on the host. nsenter becomes the program, so the
 // process id is the program's.
 func (h *Host) Command(name string, args ...string) *exec.Cmd {
-	if h.netns == "" {
-		return exec.Command(name, args...)
+	if h.netns != "" {
+		name, args = "nsenter", append([]string{"--net=" + h.netns, "--", name}, args...)
 	}
-	return exec.Command("nsenter", append([]string{"--net=" + h.netns, "--", name}, args...)...)
+	cmd := exec.Command(name, args...)
+	if len(h.first) > 0 {
+		cmd.Env = append(os.Environ(), "PATH="+strings.Join(append(h.first[:len(h.first):len(h.first)], os.Getenv("PATH")), ":"))
+	}
+	return cmd
 }

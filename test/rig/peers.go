@@ -25,7 +25,8 @@ func answers(socket string) error {
 // Gantryd is a daemon of ours.
 type Gantryd struct {
 	*Process
-	Dir               string // has root and state below it
+	Dir               string // data
+	State             string // sockets and what a boot forgets
 	Socket            string // Docker Engine API
 	ContainerdAddress string
 	host              *Host
@@ -36,9 +37,9 @@ type Gantryd struct {
 // it answers.
 func StartGantryd(t testing.TB, host *Host, args ...string) *Gantryd {
 	t.Helper()
-	dir := Dir(t)
+	state := runDir(t)
 	g := &Gantryd{
-		Dir: dir, Socket: filepath.Join(dir, "s/engine.sock"), ContainerdAddress: filepath.Join(dir, "s/containerd.sock"),
+		Dir: Dir(t), State: state, Socket: filepath.Join(state, "engine.sock"), ContainerdAddress: filepath.Join(state, "containerd.sock"),
 		host: host, args: args,
 	}
 	g.Start(t)
@@ -48,7 +49,7 @@ func StartGantryd(t testing.TB, host *Host, args ...string) *Gantryd {
 // Start starts the daemon again on the same directories, as after a crash.
 func (g *Gantryd) Start(t testing.TB) {
 	t.Helper()
-	args := append([]string{"--root", filepath.Join(g.Dir, "r"), "--state", filepath.Join(g.Dir, "s"), "--debug"}, g.args...)
+	args := append([]string{"--root", filepath.Join(g.Dir, "r"), "--state", g.State, "--debug"}, g.args...)
 	g.Process = Start(t, filepath.Join(g.Dir, "gantryd.log"), g.host.Command(Program(t, "gantryd"), args...))
 	g.await(t)
 }
@@ -104,10 +105,12 @@ type Containerd struct {
 // StartContainerd starts Debian's containerd on host. Our shim is found in its PATH.
 func StartContainerd(t testing.TB, host *Host) *Containerd {
 	t.Helper()
+	host.Prefer(Bin(t))
 	dir := Dir(t)
-	c := &Containerd{Dir: dir, Address: filepath.Join(dir, "c.sock"), host: host}
+	state := runDir(t)
+	c := &Containerd{Dir: dir, Address: filepath.Join(state, "c.sock"), host: host}
 	config := fmt.Sprintf("version = 2\nroot = %q\nstate = %q\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\n  address = %q\n[ttrpc]\n  address = %q\n",
-		filepath.Join(dir, "r"), filepath.Join(dir, "s"), c.Address, c.Address+".ttrpc")
+		filepath.Join(dir, "r"), filepath.Join(state, "s"), c.Address, c.Address+".ttrpc")
 	if err := os.WriteFile(filepath.Join(dir, "config.toml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +122,6 @@ func StartContainerd(t testing.TB, host *Host) *Containerd {
 func (c *Containerd) Start(t testing.TB) {
 	t.Helper()
 	cmd := c.host.Command(Peer(t, "containerd"), "-c", filepath.Join(c.Dir, "config.toml"))
-	cmd.Env = append(os.Environ(), "PATH="+Bin(t)+":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 	c.Process = Start(t, filepath.Join(c.Dir, "containerd.log"), cmd)
 	Eventually(t, 20*time.Second, func() error { return answers(c.Address) })
 }
@@ -133,26 +135,28 @@ func Ctr(t testing.TB, host *Host, address, namespace string, args ...string) *e
 // Dockerd is a stock dockerd with directories of its own.
 type Dockerd struct {
 	*Process
-	Dir, Socket string
-	host        *Host
+	Dir    string // data
+	State  string // --exec-root
+	Socket string
+	host   *Host
 }
 
 // StartDockerd starts Debian's dockerd on host, with its own containerd or, with
 // --containerd among args, on another one.
 func StartDockerd(t testing.TB, host *Host, args ...string) *Dockerd {
 	t.Helper()
-	dir := Dir(t)
-	d := &Dockerd{Dir: dir, Socket: filepath.Join(dir, "d.sock"), host: host}
-	cmd := host.Command(Peer(t, "dockerd"), append([]string{
-		"--config-file", filepath.Join(dir, "none.json"), "--data-root", filepath.Join(dir, "r"), "--exec-root", filepath.Join(dir, "x"),
-		"--pidfile", filepath.Join(dir, "pid"), "--storage-driver", "overlay2", "-H", "unix://" + d.Socket,
-	}, args...)...)
+	dir, state := Dir(t), runDir(t)
+	d := &Dockerd{Dir: dir, State: filepath.Join(state, "x"), Socket: filepath.Join(state, "d.sock"), host: host}
 	if err := os.WriteFile(filepath.Join(dir, "none.json"), []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	cmd := host.Command(Peer(t, "dockerd"), append([]string{
+		"--config-file", filepath.Join(dir, "none.json"), "--data-root", filepath.Join(dir, "r"), "--exec-root", d.State,
+		"--pidfile", filepath.Join(dir, "pid"), "--storage-driver", "overlay2", "-H", "unix://" + d.Socket,
+	}, args...)...)
 	t.Cleanup(func() {
 		// The stock dockerd leaves its own network namespace mounted.
-		ns := filepath.Join(dir, "x/netns/default")
+		ns := filepath.Join(d.State, "netns/default")
 		if err := unix.Unmount(ns, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 			t.Errorf("unmount %s: %v", ns, err)
 		}

@@ -25,7 +25,11 @@ var Root = sync.OnceValues(func() (string, error) {
 	return strings.TrimSpace(string(out)), err
 })
 
+// build builds the programs, unless GANTRY_BIN says where built ones are.
 var build = sync.OnceValues(func() (string, error) {
+	if dir := os.Getenv("GANTRY_BIN"); dir != "" {
+		return dir, nil
+	}
 	root, err := Root()
 	if err != nil {
 		return "", err
@@ -72,7 +76,18 @@ func Peer(t testing.TB, name string) string {
 // It is removed at the end without following what is mounted in it.
 func Dir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "gt")
+	return dirIn(t, "/tmp")
+}
+
+// runDir is the same on the tmpfs of /run, where daemons keep their state.
+func runDir(t testing.TB) string {
+	t.Helper()
+	return dirIn(t, "/run")
+}
+
+func dirIn(t testing.TB, parent string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(parent, "gt")
 	if err != nil {
 		t.Fatal(err)
 	}
