@@ -95,7 +95,7 @@ func follow(signals <-chan os.Signal, pid int, t *terminal) (syscall.WaitStatus,
 			return status, nil
 		}
 		switch sig := (<-signals).(syscall.Signal); sig {
-		case unix.SIGCHLD, unix.SIGURG: // SIGURG is the Go scheduler's
+		case unix.SIGCHLD, unix.SIGPIPE, unix.SIGURG: // SIGURG is of the Go scheduler
 		case unix.SIGWINCH:
 			t.resize()
 		default:
