@@ -9,6 +9,7 @@ import (
 
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
 	eventsapi "github.com/moby/moby/api/types/events"
 )
 
@@ -61,7 +62,6 @@ const awaitAgain = 50 * time.Millisecond
 // the task and its network are taken apart, and then the container is started
 // again, or removed, if it asked for that.
 func (c *containers) ended(ctx context.Context, k *ctr, r *run, code int, at time.Time) {
-	c.stopProbe(k)
 	next, delay := c.exit(k, r, code, at)
 	attrs := map[string]string{"exitCode": strconv.Itoa(code)}
 	if !r.started.IsZero() {
@@ -111,6 +111,10 @@ func (c *containers) exit(k *ctr, r *run, code int, at time.Time) (next sequel, 
 		next, s.Phase = thenRestart, restarting
 		delay = k.backoff.next(ran)
 		s.RestartCount++
+	}
+	if h := k.rec.Health; h != nil {
+		// Nobody looks any more; clients know it by this word.
+		k.rec.Health = &container.Health{Status: container.Unhealthy, FailingStreak: h.FailingStreak, Log: h.Log}
 	}
 	close(r.exited)
 	k.wake()

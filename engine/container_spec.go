@@ -18,6 +18,7 @@ import (
 
 	"github.com/gantryd/gantry/bundle"
 	"github.com/gantryd/gantry/bundle/docker"
+	"github.com/gantryd/gantry/internal/errs"
 	ourmount "github.com/gantryd/gantry/internal/mount"
 )
 
@@ -32,7 +33,7 @@ const (
 const cgroupParent = "/gantry"
 
 // spec writes config.json.
-func (c *containers) spec(rec record, id string, sb netSandbox, rootfs []ourmount.Mount) (*anypb.Any, error) {
+func (c *containers) spec(rec record, id string, sb netSandbox, rootfs []ourmount.Mount, subs held) (*anypb.Any, error) {
 	wishes, err := docker.Container(rec.Config, rec.HostConfig)
 	if err != nil {
 		return nil, invalidUnlessKnown(err)
@@ -52,8 +53,10 @@ func (c *containers) spec(rec record, id string, sb netSandbox, rootfs []ourmoun
 	dir := c.dir(owner)
 	wishes.EtcHosts, wishes.EtcHostname = filepath.Join(dir, "hosts"), filepath.Join(dir, "hostname")
 	wishes.EtcResolvConf = filepath.Join(dir, "resolv.conf")
-	for _, p := range rec.Mounts {
-		wishes.Mounts = append(wishes.Mounts, p.Mount())
+	for i, p := range rec.Mounts {
+		m := p.Mount()
+		m.Source = subs.source(i, m.Source)
+		wishes.Mounts = append(wishes.Mounts, m)
 	}
 	if rec.HostConfig.Init != nil && *rec.HostConfig.Init {
 		if wishes.Init, err = initProgram(); err != nil {
@@ -253,28 +256,34 @@ func (c *containers) makeVolumes(ctx context.Context, k *ctr) error {
 	return c.persist(ctx, k, nil)
 }
 
-// mountVolumes makes volumes and bind sources ready for a start.
-func (c *containers) mountVolumes(ctx context.Context, k *ctr, rec record) error {
+// mountVolumes makes volumes and bind sources ready for a start, or leaves nothing
+// mounted.
+func (c *containers) mountVolumes(ctx context.Context, k *ctr, rec record) (subs held, err error) {
+	subs = held{}
+	defer errs.Undo(&err, func() error {
+		subs.close()
+		return c.unmountVolumes(ctx, k)
+	})
 	for i, p := range rec.Mounts {
 		switch p.Type {
 		case mount.TypeVolume:
 			dir, err := c.volumes.mount(ctx, p.Name, k.id)
 			if err != nil {
-				return err
+				return nil, err
 			}
-			if p.Subpath != "" {
-				if dir, err = subpath(dir, p.Subpath); err != nil {
-					return err
-				}
+			if p.Subpath == "" {
+				continue
 			}
-			k.edit(func(r *record) { r.Mounts[i].Source = dir })
+			if subs[i], err = openSubpath(dir, p.Subpath); err != nil {
+				return nil, err
+			}
 		case mount.TypeBind:
 			if err := bindSource(p); err != nil {
-				return err
+				return nil, err
 			}
 		}
 	}
-	return nil
+	return subs, nil
 }
 
 // bindSource makes sure that the source of a bind is there.

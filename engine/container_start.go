@@ -70,15 +70,18 @@ func (c *containers) start(ctx context.Context, k *ctr, j *journal) (err error) 
 	defer close(r.begun)
 	defer errs.Undo(&err, func() error { c.failed(k, r, err); return nil })
 
-	sb, rootfs, err := c.prepareStart(ctx, k, j)
+	p, err := c.prepareStart(ctx, k, j)
 	if err != nil {
 		return err
 	}
-	defer errs.Undo(&err, func() error { return c.networks.down(ctx, k.id) })
+	defer p.subs.close()
+	defer errs.Undo(&err, func() error {
+		return errors.Join(c.networks.down(ctx, k.id), c.unmountVolumes(ctx, k))
+	})
 
 	done := j.step("write config.json and record")
 	rec := k.snapshot()
-	spec, err := c.spec(rec, k.id, sb, rootfs)
+	spec, err := c.spec(rec, k.id, p.sandbox, p.rootfs, p.subs)
 	if err != nil {
 		return err
 	}
@@ -86,7 +89,7 @@ func (c *containers) start(ctx context.Context, k *ctr, j *journal) (err error) 
 		return err
 	}
 	done()
-	if err := c.createTask(ctx, k, r, rec, rootfs, j); err != nil {
+	if err := c.createTask(ctx, k, r, rec, p.rootfs, j); err != nil {
 		return err
 	}
 	defer errs.Undo(&err, func() error { return c.discardTask(k) })
@@ -135,8 +138,15 @@ func (k *ctr) begin() *run {
 	}
 }
 
+// prepared is what a start stands on.
+type prepared struct {
+	sandbox netSandbox
+	rootfs  []mount.Mount
+	subs    held
+}
+
 // prepareStart makes the network, while it finds the mounts and writes the files.
-func (c *containers) prepareStart(ctx context.Context, k *ctr, j *journal) (sb netSandbox, rootfs []mount.Mount, err error) {
+func (c *containers) prepareStart(ctx context.Context, k *ctr, j *journal) (p prepared, err error) {
 	rec := k.snapshot()
 	type network struct {
 		sb  netSandbox
@@ -148,16 +158,23 @@ func (c *containers) prepareStart(ctx context.Context, k *ctr, j *journal) (sb n
 		sb, err := c.sandbox(ctx, k.id, rec)
 		made <- network{sb, err}
 	}()
-	rootfs, err = c.prepareRootfs(ctx, k, rec)
+	p.rootfs, p.subs, err = c.prepareRootfs(ctx, k, rec)
 	n := <-made
 	if n.err == nil {
 		defer errs.Undo(&err, func() error { return c.networks.down(ctx, k.id) })
 	}
-	if err := errors.Join(n.err, err); err != nil {
-		return netSandbox{}, nil, err
+	if err == nil {
+		defer errs.Undo(&err, func() error {
+			p.subs.close()
+			return c.unmountVolumes(ctx, k)
+		})
 	}
+	if err := errors.Join(n.err, err); err != nil {
+		return prepared{}, err
+	}
+	p.sandbox = n.sb
 	if err := c.writeEtc(k.id, rec, n.sb); err != nil {
-		return netSandbox{}, nil, err
+		return prepared{}, err
 	}
 	k.edit(func(r *record) {
 		r.SandboxKey, r.Ports = n.sb.Path, n.sb.Ports
@@ -165,19 +182,22 @@ func (c *containers) prepareStart(ctx context.Context, k *ctr, j *journal) (sb n
 			r.Endpoints = n.sb.Endpoints
 		}
 	})
-	return n.sb, rootfs, nil
+	return p, nil
 }
 
 // prepareRootfs finds the mounts of the root, makes k's directories, and makes
 // the volumes and bind sources ready.
-func (c *containers) prepareRootfs(ctx context.Context, k *ctr, rec record) ([]mount.Mount, error) {
+func (c *containers) prepareRootfs(ctx context.Context, k *ctr, rec record) (mounts []mount.Mount, subs held, err error) {
 	if err := os.MkdirAll(c.dir(k.id), 0o710); err != nil {
-		return nil, fmt.Errorf("make directory of %s: %w", k.id, err)
+		return nil, nil, fmt.Errorf("make directory of %s: %w", k.id, err)
 	}
-	if err := c.mountVolumes(ctx, k, rec); err != nil {
-		return nil, err
+	if mounts, err = c.rootfs(ctx, k); err != nil {
+		return nil, nil, err
 	}
-	return c.rootfs(ctx, k)
+	if subs, err = c.mountVolumes(ctx, k, rec); err != nil {
+		return nil, nil, err
+	}
+	return mounts, subs, nil
 }
 
 // dir is the directory of the container's files.
@@ -227,6 +247,7 @@ func (c *containers) started(k *ctr, r *run) {
 		Phase: running, StartedAt: r.started, FinishedAt: k.rec.State.FinishedAt,
 		RestartCount: k.rec.State.RestartCount,
 	}
+	k.rec.Health = freshHealth(k.rec.Config)
 	k.wake()
 	k.mu.Unlock()
 	c.publish(k, eventsapi.ActionStart, nil)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	eventsapi "github.com/moby/moby/api/types/events"
 
@@ -126,7 +127,7 @@ func (c *containers) update(ctx context.Context, k *ctr, u container.UpdateConfi
 			return err
 		}
 		if _, err := c.ctrd.Tasks.Update(ctx, &tasksapi.UpdateTaskRequest{ContainerID: k.id, Resources: res}); err != nil {
-			return fmt.Errorf("Cannot update container %s: %w", k.id, err)
+			return because(errdefs.ErrUnknown, "Cannot update container %s: %w", k.id, err)
 		}
 	}
 	k.edit(func(r *record) { r.HostConfig = &host })

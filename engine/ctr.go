@@ -31,7 +31,6 @@ type ctr struct {
 	restart *time.Timer   // the next start by the restart policy
 	backoff backoff
 	leaving bool // a removal by force is under way: nothing starts it again
-	health  *prober
 }
 
 func newCtr(id string, rec record) *ctr {

@@ -138,6 +138,13 @@ func (x *execs) find(id string) (*execution, error) {
 	return found, nil
 }
 
+// drop makes one unknown that no client has the ID of.
+func (x *execs) drop(e *execution) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.byID, e.id)
+}
+
 // of gives the IDs of those of a container that run, or are to; nil for none.
 func (x *execs) of(id string) []string {
 	x.mu.Lock()

@@ -115,6 +115,11 @@ func (i *images) makeImage(ctx context.Context, layer io.Reader, m madeImage) (d
 	if err != nil {
 		return "", err
 	}
+	return i.compose(ctx, desc, diffID, m)
+}
+
+// compose is makeImage with a layer that is stored already, under ctx's lease.
+func (i *images) compose(ctx context.Context, desc ocispec.Descriptor, diffID digest.Digest, m madeImage) (_ digest.Digest, err error) {
 	now := time.Now().UTC()
 	img := dockerspec.DockerOCIImage{Config: m.config}
 	man := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}

@@ -191,6 +191,7 @@ func (c *containers) adoptRun(k *ctr, t *task.Process) *run {
 		s.StartedAt, s.Error = time.Now(), ""
 		r.started = s.StartedAt
 		s.Phase = running
+		k.rec.Health = freshHealth(k.rec.Config)
 	}
 	if t != nil {
 		r.pid = int(t.Pid)

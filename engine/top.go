@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	eventsapi "github.com/moby/moby/api/types/events"
 )
@@ -86,7 +87,7 @@ func parsePs(out string, pids []string) (*container.TopResponse, error) {
 	titles := strings.Fields(lines[0])
 	at := slices.Index(titles, "PID")
 	if at < 0 {
-		return nil, fmt.Errorf("Couldn't find PID field in ps output")
+		return nil, because(errdefs.ErrUnknown, "Couldn't find PID field in ps output")
 	}
 	top := &container.TopResponse{Titles: titles, Processes: [][]string{}}
 	for _, line := range lines[1:] {
