@@ -174,9 +174,10 @@ func importCommand(c *cli) *cobra.Command {
 	var changes []string
 	var message, platform string
 	cmd := &cobra.Command{
-		Use:   "import [OPTIONS] file|URL|- [REPOSITORY[:TAG]]",
-		Short: "Import the contents from a tarball to create a filesystem image",
-		Args:  rangeArgs(1, 2),
+		Use:               "import [OPTIONS] file|URL|- [REPOSITORY[:TAG]]",
+		Short:             "Import the contents from a tarball to create a filesystem image",
+		ValidArgsFunction: files,
+		Args:              rangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q := url.Values{"fromSrc": {"-"}, "changes": changes}
 			setNonEmpty(q, "message", message)

@@ -123,6 +123,7 @@ func (c *cli) endpoint() (client.Endpoint, error) {
 	if name := c.contextName(); name != config.DefaultContext {
 		ctx, err := config.ReadContext(c.file().Dir, name)
 		if err != nil {
+			//lint:ignore ST1005 docker says it so, and scripts look for it
 			return client.Endpoint{}, fmt.Errorf("Failed to initialize: unable to resolve docker endpoint: %w", err)
 		}
 		if t, ok := ctx.TLS(); ok {

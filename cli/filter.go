@@ -39,6 +39,17 @@ func (f *filters) set(key, value string) {
 	(*f)[key][value] = true
 }
 
+// clone is a copy that can be added to.
+func (f filters) clone() filters {
+	var c filters
+	for k, values := range f {
+		for v := range values {
+			c.set(k, v)
+		}
+	}
+	return c
+}
+
 // into adds the filters to a query.
 func (f filters) into(q url.Values) error {
 	if len(f) == 0 {

@@ -46,7 +46,11 @@ func usageLine(cmd *cobra.Command) string {
 func (c *cli) help(cmd *cobra.Command, _ []string) {
 	w := c.std.Out
 	fmt.Fprintln(w, usageLine(cmd))
-	fmt.Fprintf(w, "\n%s\n", cmd.Short)
+	about := cmd.Long
+	if about == "" {
+		about = cmd.Short
+	}
+	fmt.Fprintf(w, "\n%s\n", about)
 	if a := cmd.Annotations[aliasesKey]; a != "" && strings.Contains(a, ",") {
 		fmt.Fprintf(w, "\nAliases:\n  %s\n", a)
 	}

@@ -24,6 +24,8 @@ type entry struct {
 	name  string
 	group group
 	build func(c *cli) *cobra.Command
+	args  finder  // what a shell offers for its arguments
+	one   bool    // it takes one of them
 	sub   []entry // of a management command
 	short string  // of a management command
 }
@@ -81,6 +83,11 @@ func (c *cli) build(e entry, args []string) *cobra.Command {
 	if e.build != nil {
 		cmd := e.build(c)
 		cmd.DisableFlagsInUseLine = true
+		if e.args != nil {
+			cmd.ValidArgsFunction = completeWith(c, e.args, !e.one)
+		} else if cmd.ValidArgs == nil && cmd.ValidArgsFunction == nil {
+			cmd.ValidArgsFunction = cobra.NoFileCompletions
+		}
 		if e.group == common {
 			annotate(cmd, groupKey, "common")
 		}

@@ -27,7 +27,7 @@ func (c *Client) connect(ctx context.Context) (*conn, error) {
 	if cn != nil {
 		cn.reused = true
 	} else {
-		nc, err := c.Endpoint.dial(ctx)
+		nc, err := c.Endpoint.Dial(ctx)
 		if err != nil {
 			return nil, c.unreachable(ctx, err)
 		}

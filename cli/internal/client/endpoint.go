@@ -69,7 +69,8 @@ func (e Endpoint) host() string {
 	return e.target
 }
 
-func (e Endpoint) dial(ctx context.Context) (net.Conn, error) {
+// Dial connects to the daemon.
+func (e Endpoint) Dial(ctx context.Context) (net.Conn, error) {
 	switch e.scheme {
 	case "unix":
 		var d net.Dialer

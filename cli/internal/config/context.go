@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/csv"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,10 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
+	"strconv"
+	"strings"
+
+	"github.com/gantryd/gantry/internal/atomicfile"
 )
 
 // DefaultContext is the context that is no file: the default address or DOCKER_HOST.
@@ -69,6 +74,122 @@ func Contexts(dir string) ([]Context, error) {
 	}
 	sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
 	return list, nil
+}
+
+// NewContext is a context that is to be made.
+type NewContext struct {
+	Name, Description, Host string
+	SkipTLSVerify           bool
+	ca, cert, key           string // files to copy
+}
+
+// ParseEndpoint reads KEY=VALUE[,KEY=VALUE…].
+func ParseEndpoint(s string) (map[string]string, error) {
+	fields, err := csv.NewReader(strings.NewReader(s)).Read()
+	if err != nil {
+		return nil, err
+	}
+	m := map[string]string{}
+	for _, f := range fields {
+		k, v, ok := strings.Cut(f, "=")
+		if !ok {
+			return nil, fmt.Errorf("%s must be formatted as key=value", f)
+		}
+		m[k] = v
+	}
+	return m, nil
+}
+
+// Set takes the fields of --docker.
+func (n *NewContext) Set(endpoint map[string]string) error {
+	for k, v := range endpoint {
+		switch k {
+		case "host":
+			n.Host = v
+		case "ca":
+			n.ca = v
+		case "cert":
+			n.cert = v
+		case "key":
+			n.key = v
+		case "skip-tls-verify":
+			skip, err := strconv.ParseBool(v)
+			if err != nil {
+				return fmt.Errorf("skip-tls-verify: %w", err)
+			}
+			n.SkipTLSVerify = skip
+		case "from": // the caller has read it
+		default:
+			return fmt.Errorf("unrecognized docker endpoint config key: %q", k)
+		}
+	}
+	return nil
+}
+
+// Write makes the context's files in dir, the directory of config.json.
+func (n *NewContext) Write(dir string) error {
+	if n.Name == "" || n.Name == DefaultContext || strings.Trim(n.Name, nameChars) != "" || !strings.Contains(nameChars[:62], n.Name[:1]) {
+		return fmt.Errorf("context name %q is invalid, names are validated against regexp \"^[a-zA-Z0-9][a-zA-Z0-9_.+-]+$\"", n.Name)
+	}
+	if _, err := ReadContext(dir, n.Name); err == nil {
+		return fmt.Errorf("context %q already exists", n.Name)
+	}
+	c := Context{
+		Name: n.Name, Metadata: json.RawMessage("{}"), dir: dir,
+		Endpoints: map[string]ContextEndpoint{"docker": {Host: n.Host, SkipTLSVerify: n.SkipTLSVerify}},
+	}
+	if n.Description != "" {
+		var err error
+		if c.Metadata, err = json.Marshal(map[string]string{"Description": n.Description}); err != nil {
+			return err
+		}
+	}
+	data, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	for _, f := range []struct{ from, to string }{{n.ca, "ca.pem"}, {n.cert, "cert.pem"}, {n.key, "key.pem"}} {
+		if f.from == "" {
+			continue
+		}
+		pem, err := os.ReadFile(f.from)
+		if err == nil {
+			err = writeFile(filepath.Join(c.TLSDir(), "docker", f.to), pem, 0o600)
+		}
+		if err != nil {
+			return errors.Join(fmt.Errorf("copy %s: %w", f.to, err), os.RemoveAll(c.TLSDir()))
+		}
+	}
+	return writeFile(filepath.Join(c.MetaDir(), "meta.json"), data, 0o644)
+}
+
+// nameChars are the characters of a context's name; it begins with one of the first 62.
+const nameChars = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.+-"
+
+func writeFile(name string, data []byte, mode fs.FileMode) error {
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	return atomicfile.Write(name, data, mode)
+}
+
+// Remove deletes the context's files.
+func (c Context) Remove() error {
+	return errors.Join(os.RemoveAll(c.MetaDir()), os.RemoveAll(c.TLSDir()))
+}
+
+// TLSFiles names the certificates of each endpoint.
+func (c Context) TLSFiles() (map[string][]string, error) {
+	files := map[string][]string{}
+	names, err := filepath.Glob(filepath.Join(c.TLSDir(), "*", "*.pem"))
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		endpoint := filepath.Base(filepath.Dir(name))
+		files[endpoint] = append(files[endpoint], filepath.Base(name))
+	}
+	return files, nil
 }
 
 // Host is the address of the context's daemon.

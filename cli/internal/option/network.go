@@ -11,6 +11,7 @@ import (
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
+	"github.com/spf13/pflag"
 )
 
 // attachment is one --network: a name, or fields of comma-separated values.
@@ -174,6 +175,47 @@ func (a attachment) settings() (*network.EndpointSettings, error) {
 		}
 		ep.IPAMConfig.LinkLocalIPs = append(ep.IPAMConfig.LinkLocalIPs, addr)
 	}
+	return ep, nil
+}
+
+// Endpoint is how a container is connected to one network, for `network connect`.
+type Endpoint struct {
+	a          attachment
+	links      []string
+	driverOpts []string
+}
+
+// AddFlags adds the options.
+func (e *Endpoint) AddFlags(f *pflag.FlagSet) {
+	f.StringSliceVar(&e.a.aliases, "alias", nil, "Add network-scoped alias for the container")
+	f.StringSliceVar(&e.driverOpts, "driver-opt", nil, "driver options for the network")
+	f.IntVar(&e.a.priority, "gw-priority", 0, "Highest gw-priority provides the default gateway.\nAccepts positive and negative values.")
+	f.StringVar(&e.a.ip, "ip", "", "IPv4 address (e.g., \"172.30.100.104\")")
+	f.StringVar(&e.a.ip6, "ip6", "", "IPv6 address (e.g., \"2001:db8::33\")")
+	f.Var(NewList(&e.links, nil), "link", "Add link to another container")
+	f.StringSliceVar(&e.a.linkLocal, "link-local-ip", nil, "Add a link-local address for the container")
+}
+
+// Settings makes the part of the request.
+func (e *Endpoint) Settings() (*network.EndpointSettings, error) {
+	for _, s := range e.driverOpts {
+		k, v, ok := strings.Cut(s, "=")
+		if !ok || k == "" {
+			return nil, errors.New("invalid key/value pair format in driver options")
+		}
+		if e.a.driverOpts == nil {
+			e.a.driverOpts = map[string]string{}
+		}
+		e.a.driverOpts[k] = v
+	}
+	ep, err := e.a.settings()
+	if err != nil {
+		return nil, err
+	}
+	if ep.IPAMConfig == nil {
+		ep.IPAMConfig = &network.EndpointIPAMConfig{}
+	}
+	ep.Links = e.links
 	return ep, nil
 }
 
