@@ -43,7 +43,7 @@ func (c *containers) changes(ctx context.Context, k *ctr) ([]container.Filesyste
 	if !ok {
 		return nil, because(errdefs.ErrNotImplemented, "changes of container %s: snapshotter %s has no layers to compare", k.id, c.cfg.Snapshotter)
 	}
-	d := &differ{ctx: ctx, upper: upper, list: []container.FilesystemChange{}}
+	d := &differ{ctx: ctx, upper: upper, list: []container.FilesystemChange{}, mounted: mountedOn(k.snapshot())}
 	if below == nil { // an image without layers
 		err = d.walk("/")
 	} else {
@@ -95,6 +95,23 @@ type differ struct {
 	upper string
 	lower *rootfs.Root // nil: nothing is below
 	list  []container.FilesystemChange
+
+	mounted map[string]bool // what the runtime made to mount on it
+}
+
+// mountedOn is where something is mounted in every container, or in this one.
+func mountedOn(rec record) map[string]bool {
+	on := map[string]bool{}
+	for _, name := range []string{
+		"/dev", "/dev/console", "/dev/mqueue", "/dev/pts", "/dev/shm", "/proc", "/sys", "/sys/fs/cgroup",
+		"/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/sbin/docker-init",
+	} {
+		on[name] = true
+	}
+	for _, p := range rec.Mounts {
+		on[p.Destination] = true
+	}
+	return on
 }
 
 func (d *differ) add(kind container.ChangeType, name string) {
@@ -134,20 +151,36 @@ func (d *differ) entry(name string, e fs.DirEntry) error {
 			d.add(container.ChangeDelete, name)
 		}
 		return nil
+	case !had && d.mounted[name]:
 	case !had:
 		d.add(container.ChangeAdd, name)
-	default:
+	case !e.IsDir() || !was.Mode.IsDir():
 		d.add(container.ChangeModify, name)
 	}
 	if !e.IsDir() {
 		return nil
 	}
+	inside := len(d.list)
 	if had && was.Mode.IsDir() && isOpaque(full) {
 		if err := d.hidden(name, full); err != nil {
 			return err
 		}
 	}
-	return d.walk(name)
+	if err := d.walk(name); err != nil {
+		return err
+	}
+	// A directory that is there for what is in it alone has not changed.
+	if had && was.Mode.IsDir() && (len(d.list) > inside || !sameAttributes(full, was)) {
+		d.add(container.ChangeModify, name)
+	}
+	return nil
+}
+
+// sameAttributes says whether the directory full has the mode and owner that it
+// has below.
+func sameAttributes(full string, was rootfs.Stat) bool {
+	var st unix.Stat_t
+	return unix.Lstat(full, &st) == nil && st.Mode == was.Sys.Mode && st.Uid == was.Sys.Uid && st.Gid == was.Sys.Gid
 }
 
 // hidden adds what an opaque directory hides and has nothing in the place of.

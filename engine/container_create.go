@@ -66,7 +66,7 @@ func parsePlatform(s string) (*ocispec.Platform, error) {
 }
 
 // create makes a container that is not started, or leaves nothing behind.
-func (c *containers) create(ctx context.Context, name string, platform *ocispec.Platform, req container.CreateRequest) (k *ctr, warnings []string, err error) {
+func (c *containers) create(ctx context.Context, name string, platform *ocispec.Platform, req container.CreateRequest) (_ *ctr, warnings []string, err error) {
 	img, err := c.images.resolve(ctx, req.Image, platform)
 	if err != nil {
 		return nil, nil, err
@@ -87,7 +87,7 @@ func (c *containers) create(ctx context.Context, name string, platform *ocispec.
 	if err != nil {
 		return nil, nil, err
 	}
-	k = newCtr(id, rec)
+	k := newCtr(id, rec)
 	// The record comes first: it keeps the snapshot from garbage collection.
 	if err := c.writeRecord(ctx, k, img); err != nil {
 		return nil, nil, err

@@ -258,8 +258,8 @@ func (c *containers) makeVolumes(ctx context.Context, k *ctr) error {
 
 // mountVolumes makes volumes and bind sources ready for a start, or leaves nothing
 // mounted.
-func (c *containers) mountVolumes(ctx context.Context, k *ctr, rec record) (subs held, err error) {
-	subs = held{}
+func (c *containers) mountVolumes(ctx context.Context, k *ctr, rec record) (_ held, err error) {
+	subs := held{}
 	defer errs.Undo(&err, func() error {
 		subs.close()
 		return c.unmountVolumes(ctx, k)

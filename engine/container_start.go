@@ -146,7 +146,8 @@ type prepared struct {
 }
 
 // prepareStart makes the network, while it finds the mounts and writes the files.
-func (c *containers) prepareStart(ctx context.Context, k *ctr, j *journal) (p prepared, err error) {
+func (c *containers) prepareStart(ctx context.Context, k *ctr, j *journal) (_ prepared, err error) {
+	var p prepared
 	rec := k.snapshot()
 	type network struct {
 		sb  netSandbox

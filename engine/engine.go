@@ -82,7 +82,7 @@ type Engine struct {
 
 // New connects to containerd, restores the containers that run, and is then
 // ready to serve. It does not wait for a container or shim that hangs.
-func New(ctx context.Context, cfg Config) (e *Engine, err error) {
+func New(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	cfg = cfg.withDefaults()
 	client, err := ctrd.Dial(cfg.ContainerdAddress, cfg.Namespace)
 	if err != nil {
@@ -94,7 +94,7 @@ func New(ctx context.Context, cfg Config) (e *Engine, err error) {
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer errs.Undo(&err, func() error { stop(); return nil })
 
-	e = &Engine{cfg: cfg, ctrd: client, stop: stop, events: newEvents()}
+	e := &Engine{cfg: cfg, ctrd: client, stop: stop, events: newEvents()}
 	e.containers = newContainers(life, cfg, client, e.events)
 	if e.images, err = newImages(ctx, cfg, client, e.events, e.containers); err != nil {
 		return nil, err

@@ -182,9 +182,9 @@ type exitStatus struct {
 }
 
 // start starts e, or leaves nothing behind.
-func (x *execs) start(ctx context.Context, e *execution, streams execIO) (p *process, err error) {
+func (x *execs) start(ctx context.Context, e *execution, streams execIO) (_ *process, err error) {
 	c := x.containers
-	defer errs.Undo(&err, func() error { e.end(startExitCode(err)); return nil })
+	defer errs.Undo(&err, func() error { e.end(execExitCode(err)); return nil })
 	life := e.k.live()
 	if life == nil {
 		return nil, conflict("container %s is not running", e.k.id)
@@ -198,7 +198,7 @@ func (x *execs) start(ctx context.Context, e *execution, streams execIO) (p *pro
 		return nil, err
 	}
 	defer errs.Undo(&err, f.remove)
-	p = &process{x: x, e: e, fifos: f, exited: make(chan exitStatus, 1)}
+	p := &process{x: x, e: e, fifos: f, exited: make(chan exitStatus, 1)}
 	_, err = c.ctrd.Tasks.Exec(ctx, &tasksapi.ExecProcessRequest{
 		ContainerID: e.k.id, ExecID: e.id, Terminal: e.wish.Tty, Spec: spec,
 		Stdin: f.path(0), Stdout: f.path(1), Stderr: f.path(2),
@@ -218,6 +218,14 @@ func (x *execs) start(ctx context.Context, e *execution, streams execIO) (p *pro
 	p.copyInput(ctx, streams)
 	c.goroutine(p.wait)
 	return p, nil
+}
+
+// execExitCode is that of an exec that could not be started.
+func execExitCode(err error) int {
+	if code := startExitCode(err); code == exitNotFound {
+		return code
+	}
+	return exitNotExecutable
 }
 
 func (e *execution) run(pid int) {

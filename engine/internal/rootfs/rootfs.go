@@ -185,6 +185,7 @@ type Stat struct {
 	Mode    fs.FileMode
 	ModTime time.Time
 	Link    string // where a symbolic link leads to, as a path in the root
+	Sys     unix.Stat_t
 }
 
 // Stat tells of what is at name. A symbolic link is not followed, unless name ends
@@ -199,7 +200,7 @@ func (r *Root) Stat(name string) (Stat, error) {
 	if err != nil {
 		return Stat{}, &fs.PathError{Op: "stat", Path: name, Err: err}
 	}
-	out := Stat{Name: path.Base(clean(name)), Size: st.Size, Mode: fileMode(st.Mode), ModTime: time.Unix(st.Mtim.Unix())}
+	out := Stat{Name: path.Base(clean(name)), Size: st.Size, Mode: fileMode(st.Mode), ModTime: time.Unix(st.Mtim.Unix()), Sys: st}
 	if out.Mode&fs.ModeSymlink == 0 {
 		return out, nil
 	}
