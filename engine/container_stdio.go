@@ -15,6 +15,9 @@ import (
 	"github.com/gantryd/gantry/api/stdio"
 )
 
+// ourRuntime is the name of the shim that has a stdin beside its logger.
+const ourRuntime = "io.containerd.gantry.v2"
+
 // streams are what tasks.Create is given.
 type streams struct{ stdin, stdout, stderr string }
 
@@ -35,7 +38,7 @@ func (c *containers) stdio(id string, rec record) (streams, error) {
 	if err := os.MkdirAll(filepath.Dir(l.Attach), 0o700); err != nil {
 		return streams{}, fmt.Errorf("make directory of attach sockets: %w", err)
 	}
-	if rec.Config.OpenStdin && rec.Runtime != c.cfg.Runtime {
+	if rec.Config.OpenStdin && rec.Runtime != ourRuntime {
 		return c.fifoStdio(id, l)
 	}
 	s := streams{stdout: l.URI()}

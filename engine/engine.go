@@ -53,7 +53,7 @@ func (c Config) withDefaults() Config {
 	set(&c.ContainerdAddress, c.State+"/containerd.sock")
 	set(&c.Namespace, "moby")
 	set(&c.Snapshotter, "overlayfs")
-	set(&c.Runtime, "io.containerd.gantry.v2")
+	set(&c.Runtime, ourRuntime)
 	set(&c.Bridge, "gantry0")
 	set(&c.BridgeSubnet, defaultSubnet)
 	set(&c.PublishAddress, "0.0.0.0")

@@ -3,6 +3,7 @@ package shim
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"slices"
@@ -66,14 +67,26 @@ func logFifos(l api.Logger) error {
 		files[i] = f
 	}
 	if l.Fifos.Stdin != "" {
-		// The shim that reads is not there yet, so we are a reader too.
-		f, err := openFile(l.Fifos.Stdin, unix.O_RDWR|unix.O_NONBLOCK)
+		theirs, ours, err := os.Pipe()
 		if err != nil {
-			return fmt.Errorf("open fifo: %w", err)
+			return fmt.Errorf("make pipe: %w", err)
 		}
-		in = f
+		in = ours
+		go feed(l.Fifos.Stdin, theirs) // it ends with the program
 	}
 	return logStreams(l, in, files[0], files[1], os.NewFile(loggerReady, "ready"))
+}
+
+// feed copies stdin into the fifo when its reader is there: opening it to write
+// waits for that. What was written and closed before would be lost.
+func feed(path string, from *os.File) {
+	defer from.Close()
+	to, err := openFile(path, unix.O_WRONLY)
+	if err != nil {
+		return // nobody will read what from has, and its writers learn of it
+	}
+	defer to.Close()
+	_, _ = io.Copy(to, from) // a process that closed its stdin is no failure of ours
 }
 
 // logStreams logs until stdout and stderr have ended, or until SIGTERM, with which
