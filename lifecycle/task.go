@@ -177,10 +177,7 @@ func (t *tasks) List(ctx context.Context, _ *api.ListTasksRequest) (*api.ListTas
 	if err != nil {
 		return nil, err
 	}
-	all, err := t.shims.Tasks(ctx, s.Namespace)
-	if err != nil {
-		return nil, err
-	}
+	all := t.shims.Tasks(s.Namespace)
 	out := make([]*task.Process, len(all))
 	each(all, func(i int, tk *shims.Task) {
 		ctx, cancel := context.WithTimeout(ctx, stateWait)
@@ -265,10 +262,7 @@ func (t *tasks) Metrics(ctx context.Context, r *api.MetricsRequest) (*api.Metric
 	if err != nil {
 		return nil, err
 	}
-	all, err := t.shims.Tasks(ctx, s.Namespace)
-	if err != nil {
-		return nil, err
-	}
+	all := t.shims.Tasks(s.Namespace)
 	out := make([]*types.Metric, len(all))
 	each(all, func(i int, tk *shims.Task) {
 		if f.Match(taskFields(tk)) {

@@ -81,7 +81,7 @@ func (t *Task) create(ctx context.Context, o CreateOptions) (pid uint32, err err
 	defer end()
 	o.Request.ID, o.Request.Bundle = t.ID, t.bundle.dir
 	var r api.CreateTaskResponse
-	if err := t.Call(ctx, "Create", o.Request, &r); err != nil {
+	if err := t.call(ctx, "Create", o.Request, &r); err != nil {
 		return 0, err
 	}
 	return r.Pid, nil
@@ -147,11 +147,12 @@ func (t *Task) undoStart() {
 	defer cancel()
 	sctx, scancel := context.WithTimeout(ctx, shutdownWait)
 	defer scancel()
-	err := t.Call(sctx, "Shutdown", &api.ShutdownRequest{ID: t.ID}, &emptypb.Empty{})
+	err := t.call(sctx, "Shutdown", &api.ShutdownRequest{ID: t.ID}, &emptypb.Empty{})
 	if err != nil && !errdefs.IsUnavailable(err) {
 		t.table.cfg.Log.Warn("shut shim down", "task", t.ID, "err", err)
 	}
 	if _, err := t.table.cleanup(ctx, t.binary, t.bundle); err != nil {
-		t.table.cfg.Log.Warn("clean up after task that was not created", "task", t.ID, "err", err)
+		// A shim that came to nothing has, for most, nothing that could be cleaned up.
+		t.table.cfg.Log.Debug("clean up after task that was not created", "task", t.ID, "err", err)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -29,7 +28,7 @@ const (
 )
 
 // Restore finds the bundles of a predecessor and begins to ask their shims. It
-// returns at once; Task and Tasks wait for the answers.
+// returns at once; whoever asks something of a task waits for the answer.
 func (t *Table) Restore() error {
 	var found []*Task
 	dirs, err := filepath.Glob(filepath.Join(t.cfg.State, taskDir, "*", "*"))
@@ -81,18 +80,15 @@ func (t *Table) removeWork() {
 }
 
 func (t *Table) restoreAll(found []*Task) {
-	var all sync.WaitGroup
 	slots := make(chan struct{}, restoreAtOnce)
 	for _, task := range found {
 		slots <- struct{}{}
-		all.Go(func() {
+		t.work.Go(func() {
 			task.restore()
 			close(task.ready)
 			<-slots
 		})
 	}
-	all.Wait()
-	close(t.restored)
 }
 
 // restore asks the shim of a bundle what became of its task.
@@ -125,7 +121,7 @@ func (t *Task) restore() {
 func (t *Task) ask(ctx context.Context) {
 	log := t.table.cfg.Log.With("namespace", t.Namespace, "task", t.ID)
 	var st api.StateResponse
-	err := t.Call(ctx, "State", &api.StateRequest{ID: t.ID}, &st)
+	err := t.call(ctx, "State", &api.StateRequest{ID: t.ID}, &st)
 	switch {
 	case err == nil:
 		t.live()

@@ -40,9 +40,8 @@ type Table struct {
 	tasks  map[key]*Task
 	closed bool
 
-	work     sync.WaitGroup // goroutines of the table and its tasks
-	restored chan struct{}  // closed when every bundle was looked at
-	closing  chan struct{}  // closed by Close
+	work    sync.WaitGroup // goroutines of the table and its tasks
+	closing chan struct{}  // closed by Close
 }
 
 type key struct{ ns, id string }
@@ -53,7 +52,7 @@ func New(cfg Config) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Table{cfg: cfg, self: self, tasks: map[key]*Task{}, restored: make(chan struct{}), closing: make(chan struct{})}, nil
+	return &Table{cfg: cfg, self: self, tasks: map[key]*Task{}, closing: make(chan struct{})}, nil
 }
 
 // Task gives a task that was created. One that is being restored is waited for.
@@ -61,37 +60,25 @@ func (t *Table) Task(ctx context.Context, ns, id string) (*Task, error) {
 	t.mu.Lock()
 	task := t.tasks[key{ns, id}]
 	t.mu.Unlock()
-	if task == nil || task.phase() == starting || task.phase() == leaving {
-		return nil, fmt.Errorf("task %s: %w", id, errdefs.ErrNotFound)
+	if task == nil || task.phase() == starting {
+		return nil, notFound(id)
 	}
-	select {
-	case <-task.ready:
-	case <-ctx.Done():
-		return nil, fmt.Errorf("restore task %s: %w", id, context.Cause(ctx))
-	}
-	if task.phase() == leaving {
-		return nil, fmt.Errorf("task %s: %w", id, errdefs.ErrNotFound)
-	}
-	return task, nil
+	return task, task.await(ctx)
 }
 
-// Tasks gives all tasks of a namespace, once those of a predecessor have been
-// looked at.
-func (t *Table) Tasks(ctx context.Context, ns string) ([]*Task, error) {
-	select {
-	case <-t.restored:
-	case <-ctx.Done():
-		return nil, fmt.Errorf("restore tasks: %w", context.Cause(ctx))
-	}
+func notFound(id string) error { return fmt.Errorf("task %s: %w", id, errdefs.ErrNotFound) }
+
+// Tasks gives all tasks of a namespace, also those that are being restored: what is
+// asked of one waits for that.
+func (t *Table) Tasks(ns string) (out []*Task) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var out []*Task
 	for k, task := range t.tasks {
-		if p := task.phase(); k.ns == ns && (p == living || p == dead) {
+		if p := task.phase(); k.ns == ns && (p == restoring || p == living || p == dead) {
 			out = append(out, task)
 		}
 	}
-	return out, nil
+	return out
 }
 
 // enter puts a new task into the table in phase p, when one of the same name that

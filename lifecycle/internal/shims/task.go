@@ -110,9 +110,30 @@ func (t *Task) Exit() (e Exit, ok bool) {
 	return *t.exit, true
 }
 
+// await waits while the task is being restored. One that is not there is NotFound.
+func (t *Task) await(ctx context.Context) error {
+	select {
+	case <-t.ready:
+	case <-ctx.Done():
+		return fmt.Errorf("restore task %s: %w", t.ID, context.Cause(ctx))
+	}
+	if t.phase() == leaving {
+		return notFound(t.ID)
+	}
+	return nil
+}
+
 // Call asks the task's shim. Its errors have the kinds of the shim's answer;
 // Unavailable is a shim that is gone.
 func (t *Task) Call(ctx context.Context, method string, req, resp any) error {
+	if err := t.await(ctx); err != nil {
+		return err
+	}
+	return t.call(ctx, method, req, resp)
+}
+
+// call is Call by those who restore, create and end the task.
+func (t *Task) call(ctx context.Context, method string, req, resp any) error {
 	t.mu.Lock()
 	c := t.client
 	t.mu.Unlock()
@@ -198,7 +219,7 @@ func (t *Task) retire() {
 	defer t.table.leave(t)
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownWait)
 	defer cancel()
-	err := t.Call(ctx, "Shutdown", &api.ShutdownRequest{ID: t.ID}, &emptypb.Empty{})
+	err := t.call(ctx, "Shutdown", &api.ShutdownRequest{ID: t.ID}, &emptypb.Empty{})
 	if err != nil && !errdefs.IsUnavailable(err) {
 		t.table.cfg.Log.Warn("shut shim down", "task", t.ID, "err", err)
 	}
