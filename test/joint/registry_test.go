@@ -116,45 +116,6 @@ func TestOurEnginePullsThroughStockContainerd(t *testing.T) {
 	rig.Must(t, g.Gantry(t, "rmi", ref))
 }
 
-func TestPodmanWithOurRuntime(t *testing.T) {
-	host := rig.NewHost(t)
-	dir := rig.Dir(t)
-	podman := func(args ...string) rig.Result {
-		t.Helper()
-		return rig.Run(t, host.Command(rig.Peer(t, "podman"), append([]string{
-			"--root", dir + "/r", "--runroot", dir + "/p", "--tmpdir", dir + "/t", "--storage-driver", "overlay",
-			"--cgroup-manager", "cgroupfs", "--runtime", rig.Program(t, "gantry-runtime"),
-		}, args...)...))
-	}
-	t.Cleanup(func() {
-		rig.Run(t, host.Command("umount", "-R", dir+"/r/overlay"))
-	})
-	if r := podman("load", "-q", "-i", archive(t, host)); r.Code != 0 {
-		t.Fatal(r.Stderr)
-	}
-	run := func(args ...string) rig.Result {
-		return podman(append([]string{"run", "--rm", "--network", "none", "--ulimit", "host"}, args...)...)
-	}
-	if r := run("busybox", "echo", "hello"); r.Stdout != "hello\n" {
-		t.Errorf("run: %+v", r)
-	}
-	if r := run("busybox", "sh", "-c", "exit 8"); r.Code != 8 {
-		t.Errorf("exit code: %+v", r)
-	}
-	if r := run("busybox", "nosuchcommand"); r.Code != 127 {
-		t.Errorf("unknown command: %+v", r)
-	}
-	if r := podman("run", "-d", "--name", "stays", "--network", "none", "--ulimit", "host", "busybox", "sleep", "1000"); r.Code != 0 {
-		t.Fatalf("run -d: %+v", r)
-	}
-	if r := podman("exec", "stays", "echo", "in"); r.Stdout != "in\n" {
-		t.Errorf("exec: %+v", r)
-	}
-	if r := podman("rm", "-f", "-t", "0", "stays"); r.Code != 0 {
-		t.Errorf("rm: %+v", r)
-	}
-}
-
 func TestDiskFullWhileUnpackingLeavesNothing(t *testing.T) {
 	host := rig.NewHost(t)
 	reg := rig.StartRegistry(t, host)
