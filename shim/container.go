@@ -280,6 +280,7 @@ func (p *process) startExec() (err error) {
 	}
 	p.streams = st
 	defer errs.Undo(&err, p.fail)
+	p.sizeSpec()
 	err = p.spawn(func(e ends) (*started, error) { return c.runtime.exec(p.spec, e) })
 	if err != nil {
 		return err

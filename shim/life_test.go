@@ -1,12 +1,26 @@
 package shim_test
 
 import (
+	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/containerd/cgroups/v3/cgroup1/stats"
+	statsv2 "github.com/containerd/cgroups/v3/cgroup2/stats"
+	"github.com/containerd/containerd/api/events"
 	taskv3 "github.com/containerd/containerd/api/runtime/task/v3"
 	tasktypes "github.com/containerd/containerd/api/types/task"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 )
 
 // runtimes are what every test of a container's life runs on.
@@ -15,34 +29,590 @@ var runtimes = []struct{ name, binary string }{
 	{"runc by its command line", "/usr/sbin/runc"},
 }
 
-func TestAContainerLivesAndDies(t *testing.T) {
+// onEach runs f with each runtime.
+func onEach(t *testing.T, f func(t *testing.T, runtime string)) {
 	for _, rt := range runtimes {
-		t.Run(rt.name, func(t *testing.T) {
-			d := newDaemon(t)
-			c := d.newTask("one", spec("sh", "-c", "echo out; echo err >&2; exit 7"))
-			out, errOut := d.fifo("out"), d.fifo("err")
-			stdout, stderr := d.collect(out), d.collect(errOut)
-			pid := c.create(rt.binary, uris{stdout: out, stderr: errOut})
-			if st, err := c.client.State(c.context(), &taskv3.StateRequest{ID: c.id}); err != nil || st.Status != tasktypes.Status_CREATED || st.Pid != pid {
-				t.Fatalf("state after create is %v, %v", st, err)
-			}
-			c.run("")
-			if got := c.wait(""); got != 7 {
-				t.Errorf("exit status is %d, want 7", got)
-			}
-			if got := stdout(); got != "out\n" {
-				t.Errorf("stdout is %q", got)
-			}
-			if got := stderr(); got != "err\n" {
-				t.Errorf("stderr is %q", got)
-			}
-			if r := c.delete(""); r.ExitStatus != 7 || r.Pid != pid || r.ExitedAt.AsTime().IsZero() {
-				t.Errorf("delete answers %v", r)
-			}
-			d.wantTopics("create", "start", "exit", "delete")
-			if entries, _ := os.ReadDir(filepath.Join(c.bundle, "rootfs")); len(entries) != 0 {
-				t.Errorf("rootfs is still mounted: %v", entries)
-			}
-		})
+		t.Run(rt.name, func(t *testing.T) { f(t, rt.binary) })
 	}
+}
+
+func TestAContainerLivesAndDies(t *testing.T) {
+	onEach(t, func(t *testing.T, runtime string) {
+		d := newDaemon(t)
+		c := d.newTask("one", spec("sh", "-c", "echo out; echo err >&2; exit 7"))
+		out, errOut := d.fifo("out"), d.fifo("err")
+		stdout, stderr := d.collect(out), d.collect(errOut)
+		pid := c.create(runtime, uris{stdout: out, stderr: errOut})
+		if st := c.state(""); st.Status != tasktypes.Status_CREATED || st.Pid != pid {
+			t.Fatalf("state after create is %v", st)
+		}
+		c.run("")
+		if got := c.wait(""); got != 7 {
+			t.Errorf("exit status is %d, want 7", got)
+		}
+		if got := stdout(); got != "out\n" {
+			t.Errorf("stdout is %q", got)
+		}
+		if got := stderr(); got != "err\n" {
+			t.Errorf("stderr is %q", got)
+		}
+		if r := c.delete(""); r.ExitStatus != 7 || r.Pid != pid || r.ExitedAt.AsTime().IsZero() {
+			t.Errorf("delete answers %v", r)
+		}
+		d.wantTopics("create", "start", "exit", "delete")
+		c.wantNothingLeft()
+	})
+}
+
+func TestAnExecLivesAndDies(t *testing.T) {
+	onEach(t, func(t *testing.T, runtime string) {
+		d := newDaemon(t)
+		c := d.newTask("one", spec("sleep", "1000"))
+		c.create(runtime, uris{})
+		c.run("")
+		in, out := d.fifo("in"), d.fifo("out")
+		stdout := d.collect(out)
+		c.exec("e", uris{stdin: in, stdout: out}, "sh", "-c", "cat; exit 9")
+		if st := c.state("e"); st.Status != tasktypes.Status_CREATED || st.ExecID != "e" {
+			t.Errorf("state of the exec is %v", st)
+		}
+		c.run("e")
+		pid := c.state("e").Pid
+		if got := c.pids(); got[pid] != "e" {
+			t.Errorf("pids are %v, want e at %d", got, pid)
+		}
+		w, err := os.OpenFile(in, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintln(w, "through the fifo")
+		w.Close()
+		if _, err := c.client.CloseIO(c.context(), &taskv3.CloseIORequest{ID: c.id, ExecID: "e", Stdin: true}); err != nil {
+			t.Error(err)
+		}
+		if got := c.wait("e"); got != 9 {
+			t.Errorf("exit status is %d, want 9", got)
+		}
+		if got := stdout(); got != "through the fifo\n" {
+			t.Errorf("stdout is %q", got)
+		}
+		if r := c.delete("e"); r.ExitStatus != 9 || r.Pid != pid {
+			t.Errorf("delete answers %v", r)
+		}
+		c.wantCode(codes.NotFound, c.stateError("e"))
+		c.kill("", 9)
+		if got := c.wait(""); got != 137 {
+			t.Errorf("exit status is %d, want 137", got)
+		}
+		c.delete("")
+		d.wantTopics("create", "start", "exec-added", "exec-started", "exit", "exit", "delete")
+		c.wantNothingLeft()
+	})
+}
+
+func TestTheExitOfAContainerComesAfterThoseOfItsExecs(t *testing.T) {
+	onEach(t, func(t *testing.T, runtime string) {
+		d := newDaemon(t)
+		c := d.newTask("one", spec("sleep", "1000"))
+		c.create(runtime, uris{})
+		c.run("")
+		for _, id := range []string{"a", "b", "c"} {
+			c.exec(id, uris{}, "sleep", "1000")
+			c.run(id)
+		}
+		c.kill("", 9)
+		for _, id := range []string{"", "a", "b", "c"} {
+			if got := c.wait(id); got != 137 {
+				t.Errorf("exit status of %q is %d, want 137", id, got)
+			}
+		}
+		exits := d.exits(4)
+		if exits[3].ID != c.id {
+			t.Errorf("the last exit is of %q", exits[3].ID)
+		}
+		c.delete("")
+	})
+}
+
+func TestWhatCannotBeStartedIsRefused(t *testing.T) {
+	onEach(t, func(t *testing.T, runtime string) {
+		d := newDaemon(t)
+		c := d.newTask("one", spec("/nowhere"))
+		_, err := c.client.Create(c.context(), &taskv3.CreateTaskRequest{ID: c.id, Bundle: c.bundle, Rootfs: c.rootfs, Options: runtimeOptions(t, runtime)})
+		if err == nil || !strings.Contains(err.Error(), "/nowhere") || !strings.Contains(err.Error(), "no such file or directory") {
+			t.Errorf("create says %v", err)
+		}
+		c.wantCode(codes.NotFound, c.stateError(""))
+		c.wantNothingLeft()
+
+		c = d.newTask("two", spec("sleep", "1000"))
+		c.create(runtime, uris{})
+		c.run("")
+		c.exec("e", uris{}, "/nowhere")
+		if _, err := c.client.Start(c.context(), &taskv3.StartRequest{ID: c.id, ExecID: "e"}); err == nil || !strings.Contains(err.Error(), "/nowhere") {
+			t.Errorf("start of an exec says %v", err)
+		}
+		if got := c.wait("e"); got != 255 {
+			t.Errorf("exit status is %d, want 255", got)
+		}
+		c.delete("e")
+		c.kill("", 9)
+		c.wait("")
+		c.delete("")
+		d.wantTopics("create", "start", "exec-added", "exit", "delete")
+	})
+}
+
+func TestAPausedContainerCanBeResumedAndKilled(t *testing.T) {
+	onEach(t, func(t *testing.T, runtime string) {
+		d := newDaemon(t)
+		c := d.newTask("one", spec("sleep", "1000"))
+		c.create(runtime, uris{})
+		_, err := c.client.Pause(c.context(), &taskv3.PauseRequest{ID: c.id})
+		c.wantCode(codes.FailedPrecondition, err)
+		c.run("")
+		pause := func() {
+			t.Helper()
+			if _, err := c.client.Pause(c.context(), &taskv3.PauseRequest{ID: c.id}); err != nil {
+				t.Fatal(err)
+			}
+			if st := c.state(""); st.Status != tasktypes.Status_PAUSED {
+				t.Errorf("state is %v", st.Status)
+			}
+		}
+		pause()
+		if _, err := c.client.Resume(c.context(), &taskv3.ResumeRequest{ID: c.id}); err != nil {
+			t.Fatal(err)
+		}
+		if st := c.state(""); st.Status != tasktypes.Status_RUNNING {
+			t.Errorf("state is %v", st.Status)
+		}
+		pause()
+		c.kill("", 9)
+		if got := c.wait(""); got != 137 {
+			t.Errorf("exit status is %d, want 137", got)
+		}
+		c.delete("")
+		topics := d.topics()
+		if !slices.Equal(topics[:5], []string{"create", "start", "paused", "resumed", "paused"}) {
+			t.Errorf("events are %v", topics)
+		}
+		c.wantNothingLeft()
+	})
+}
+
+func TestLimitsAreUpdatedAndMeasured(t *testing.T) {
+	onEach(t, func(t *testing.T, runtime string) {
+		d := newDaemon(t)
+		c := d.newTask("one", spec("sleep", "1000"))
+		c.create(runtime, uris{})
+		c.run("")
+		limit := int64(64 << 20)
+		r, err := json.Marshal(specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}, Pids: &specs.LinuxPids{Limit: ptr(int64(99))}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.client.Update(c.context(), &taskv3.UpdateTaskRequest{ID: c.id, Resources: &anypb.Any{TypeUrl: "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources", Value: r}}); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := c.client.Stats(c.context(), &taskv3.StatsRequest{ID: c.id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var memory, pids, cpu uint64
+		switch resp.Stats.TypeUrl {
+		case "io.containerd.cgroups.v1.Metrics":
+			var m stats.Metrics
+			decode(t, resp.Stats, &m)
+			memory, pids, cpu = m.GetMemory().GetUsage().GetLimit(), m.GetPids().GetLimit(), m.GetCPU().GetUsage().GetTotal()
+		case "io.containerd.cgroups.v2.Metrics":
+			var m statsv2.Metrics
+			decode(t, resp.Stats, &m)
+			memory, pids, cpu = m.GetMemory().GetUsageLimit(), m.GetPids().GetLimit(), m.GetCPU().GetUsageUsec()
+		default:
+			t.Fatalf("stats are a %s", resp.Stats.TypeUrl)
+		}
+		if memory != uint64(limit) || pids != 99 || cpu == 0 {
+			t.Errorf("memory limit %d, pids limit %d, cpu %d", memory, pids, cpu)
+		}
+		_, err = c.client.Update(c.context(), &taskv3.UpdateTaskRequest{ID: c.id, Resources: &anypb.Any{Value: []byte("{")}})
+		if err == nil {
+			t.Error("resources that are no JSON are taken")
+		}
+		c.kill("", 9)
+		c.wait("")
+		c.delete("")
+	})
+}
+
+func decode(t *testing.T, a *anypb.Any, m proto.Message) {
+	t.Helper()
+	if err := proto.Unmarshal(a.Value, m); err != nil {
+		t.Fatal(err)
+	}
+	if unknown := m.ProtoReflect().GetUnknown(); len(unknown) > 0 {
+		t.Errorf("%s has unknown fields: %x", a.TypeUrl, unknown)
+	}
+}
+
+func TestOOMIsToldBeforeTheExit(t *testing.T) {
+	onEach(t, func(t *testing.T, runtime string) {
+		for _, row := range []struct{ name, first string }{
+			{"at once", ""},
+			{"later", "sleep 0.3;"},
+		} {
+			t.Run(row.name, func(t *testing.T) {
+				d := newDaemon(t)
+				s := spec("sh", "-c", row.first+"exec dd if=/dev/zero of=/dev/null bs=64M count=1")
+				s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(16 << 20)), Swap: ptr(int64(16 << 20))}}
+				c := d.newTask("one", s)
+				c.create(runtime, uris{})
+				c.run("")
+				if got := c.wait(""); got != 137 {
+					t.Errorf("exit status is %d, want 137", got)
+				}
+				c.delete("")
+				d.wantTopics("create", "start", "oom", "exit", "delete")
+			})
+		}
+	})
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func TestATaskThatWasNeverStartedLeavesNothing(t *testing.T) {
+	onEach(t, func(t *testing.T, runtime string) {
+		d := newDaemon(t)
+		c := d.newTask("one", spec("true"))
+		c.create(runtime, uris{})
+		c.delete("")
+		c.wantCode(codes.NotFound, c.stateError(""))
+		c.wantNothingLeft()
+	})
+}
+
+func TestAVerbAtTheWrongTimeIsRefused(t *testing.T) {
+	onEach(t, func(t *testing.T, runtime string) {
+		d := newDaemon(t)
+		c := d.newTask("one", spec("sleep", "1000"))
+		c.create(runtime, uris{})
+		_, err := c.client.Create(c.context(), &taskv3.CreateTaskRequest{ID: c.id, Bundle: c.bundle})
+		c.wantCode(codes.AlreadyExists, err)
+		c.run("")
+		_, err = c.client.Start(c.context(), &taskv3.StartRequest{ID: c.id})
+		c.wantCode(codes.FailedPrecondition, err)
+		_, err = c.client.Delete(c.context(), &taskv3.DeleteRequest{ID: c.id})
+		c.wantCode(codes.FailedPrecondition, err)
+		_, err = c.client.Kill(c.context(), &taskv3.KillRequest{ID: c.id, ExecID: "none", Signal: 9})
+		c.wantCode(codes.NotFound, err)
+		_, err = c.client.Kill(c.context(), &taskv3.KillRequest{ID: "other", Signal: 9})
+		c.wantCode(codes.NotFound, err)
+		_, err = c.client.ResizePty(c.context(), &taskv3.ResizePtyRequest{ID: c.id, Width: 80, Height: 25})
+		c.wantCode(codes.FailedPrecondition, err)
+		_, err = c.client.Checkpoint(c.context(), &taskv3.CheckpointTaskRequest{ID: c.id})
+		c.wantCode(codes.Unimplemented, err)
+		c.exec("e", uris{}, "true")
+		_, err = c.client.Exec(c.context(), &taskv3.ExecProcessRequest{ID: c.id, ExecID: "e", Spec: process(t, "true")})
+		c.wantCode(codes.AlreadyExists, err)
+		if _, err := c.client.Shutdown(c.context(), &taskv3.ShutdownRequest{ID: c.id}); err != nil {
+			t.Error(err)
+		}
+		if st := c.state(""); st.Status != tasktypes.Status_RUNNING {
+			t.Errorf("after Shutdown the task is %v", st.Status)
+		}
+		c.kill("", 9)
+		c.wait("")
+		_, err = c.client.Kill(c.context(), &taskv3.KillRequest{ID: c.id, Signal: 9})
+		c.wantCode(codes.NotFound, err)
+		_, err = c.client.Start(c.context(), &taskv3.StartRequest{ID: c.id})
+		c.wantCode(codes.FailedPrecondition, err)
+		c.delete("")
+		_, err = c.client.Delete(c.context(), &taskv3.DeleteRequest{ID: c.id})
+		c.wantCode(codes.NotFound, err)
+	})
+}
+
+func TestDeleteCleansUpAfterAShimThatWasKilled(t *testing.T) {
+	onEach(t, func(t *testing.T, runtime string) {
+		for _, row := range []struct {
+			name   string
+			shared bool // the container has no pid namespace of its own
+		}{
+			{"with a pid namespace", false},
+			{"in the host's pid namespace", true},
+		} {
+			t.Run(row.name, func(t *testing.T) {
+				d := newDaemon(t)
+				s := spec("sh", "-c", "sleep 1000 & sleep 1000 & exec sleep 1000")
+				if row.shared {
+					s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace })
+				}
+				c := d.newTask("one", s)
+				l := d.logger("one", nil)
+				pid := c.create(runtime, uris{stdout: l.URI(), stderr: l.URI()})
+				c.run("")
+				c.exec("e", uris{}, "sleep", "1000")
+				c.run("e")
+				eventually(t, "three sleeps and an exec run", func() bool { return len(c.pids()) == 4 })
+				pids := c.pids()
+				c.killShim()
+				var r taskv3.DeleteResponse
+				if err := proto.Unmarshal([]byte(c.command("delete").output()), &r); err != nil {
+					t.Fatal(err)
+				}
+				if r.ExitStatus != 137 || r.Pid != pid || r.ExitedAt.AsTime().Before(time.Now().Add(-time.Minute)) {
+					t.Errorf("delete says %v, want 137 and %d", &r, pid)
+				}
+				for pid := range pids {
+					gone(t, int(pid))
+				}
+				c.wantNothingLeft()
+				for _, path := range []string{l.Attach, c.socket} {
+					if _, err := os.Lstat(path); err == nil {
+						t.Errorf("%s is still there", path)
+					}
+				}
+				c.command("delete").output() // a second time changes nothing
+			})
+		}
+	})
+}
+
+func TestAnExitIsKeptUntilItIsAcknowledged(t *testing.T) {
+	onEach(t, func(t *testing.T, runtime string) {
+		d := newDaemon(t)
+		c := d.newTask("one", spec("sh", "-c", "exit 42"))
+		c.create(runtime, uris{})
+		c.run("")
+		c.wait("")
+		c.killShim()
+		var r taskv3.DeleteResponse
+		if err := proto.Unmarshal([]byte(c.command("delete").output()), &r); err != nil {
+			t.Fatal(err)
+		}
+		if r.ExitStatus != 42 {
+			t.Errorf("delete says %d, want 42", r.ExitStatus)
+		}
+		c.wantNothingLeft()
+	})
+}
+
+func TestAPodSharesOneShim(t *testing.T) {
+	onEach(t, func(t *testing.T, runtime string) {
+		d := newDaemon(t)
+		pod := spec("sleep", "1000")
+		pod.Annotations = map[string]string{"io.kubernetes.cri.sandbox-id": "pod"}
+		first := d.newTask("pod", pod)
+		first.create(runtime, uris{})
+		first.run("")
+		member := spec("sh", "-c", "exit 3")
+		member.Annotations = pod.Annotations
+		second := d.newTask("member", member)
+		if second.socket != first.socket {
+			t.Fatalf("the shims listen on %s and %s", first.socket, second.socket)
+		}
+		second.create(runtime, uris{})
+		second.run("")
+		if got := second.wait(""); got != 3 {
+			t.Errorf("exit status is %d", got)
+		}
+		second.delete("")
+		if _, err := second.client.Shutdown(second.context(), &taskv3.ShutdownRequest{ID: second.id}); err != nil {
+			t.Error(err)
+		}
+		if st := first.state(""); st.Status != tasktypes.Status_RUNNING {
+			t.Errorf("the pod is %v", st.Status)
+		}
+		second.wantNothingLeft()
+		second.command("delete").output() // as containerd does; the pod's socket stays
+		if _, err := os.Stat(first.socket); err != nil {
+			t.Error(err)
+		}
+		first.kill("", 9)
+		first.wait("")
+		first.delete("")
+	})
+}
+
+func TestATerminalHasItsSizeBeforeItStarts(t *testing.T) {
+	onEach(t, func(t *testing.T, runtime string) {
+		d := newDaemon(t)
+		c := d.newTask("one", spec("sleep", "1000"))
+		c.create(runtime, uris{})
+		c.run("")
+		out := d.fifo("out")
+		stdout := d.collect(out)
+		c.exec("e", uris{stdout: out, tty: true}, "sh", "-c", "stty size; tty")
+		if _, err := c.client.ResizePty(c.context(), &taskv3.ResizePtyRequest{ID: c.id, ExecID: "e", Height: 33, Width: 77}); err != nil {
+			t.Fatal(err)
+		}
+		c.run("e")
+		c.wait("e")
+		c.delete("e")
+		if got, want := stdout(), "33 77\r\n/dev/pts/0\r\n"; got != want {
+			t.Errorf("the terminal said %q, want %q", got, want)
+		}
+		c.kill("", 9)
+		c.wait("")
+		c.delete("")
+	})
+}
+
+func TestStdinMayBeClosedBeforeTheStart(t *testing.T) {
+	onEach(t, func(t *testing.T, runtime string) {
+		d := newDaemon(t)
+		c := d.newTask("one", spec("sleep", "1000"))
+		c.create(runtime, uris{})
+		c.run("")
+		c.exec("e", uris{stdin: d.fifo("in")}, "cat")
+		if _, err := c.client.CloseIO(c.context(), &taskv3.CloseIORequest{ID: c.id, ExecID: "e", Stdin: true}); err != nil {
+			t.Fatal(err)
+		}
+		c.run("e")
+		if got := c.wait("e"); got != 0 {
+			t.Errorf("exit status is %d", got)
+		}
+		c.delete("e")
+		c.kill("", 9)
+		c.wait("")
+		c.delete("")
+	})
+}
+
+// quietGoroutines are ours in a shim with one container and one client: main,
+// the reaper, accept, the client's connection, the watch for OOM.
+const quietGoroutines = 5
+
+// ourGoroutines are those paragraphs of a dump that have a function of ours in them.
+func ourGoroutines(dump string) (ours []string) {
+	for g := range strings.SplitSeq(dump, "\n\n") {
+		if strings.Contains(g, "gantry/shim") {
+			ours = append(ours, g)
+		}
+	}
+	return ours
+}
+
+func TestExecsLeaveNoDescriptorAndNoGoroutine(t *testing.T) {
+	onEach(t, func(t *testing.T, runtime string) {
+		d := newDaemon(t)
+		c := d.newTask("one", spec("sleep", "1000"))
+		log := c.log()
+		c.create(runtime, uris{})
+		c.run("")
+		c.exec("warm", uris{}, "true")
+		c.run("warm")
+		c.wait("warm")
+		c.delete("warm")
+		shim := c.shimPid()
+		before := descriptors(t, shim)
+		in, out := d.fifo("in"), d.fifo("out")
+		for i := range 12 {
+			id := fmt.Sprint("e", i)
+			u := uris{stdin: in, stdout: out, tty: i%2 == 0}
+			if i%3 == 0 {
+				l := d.logger(id, nil)
+				u.stdin, u.stdout, u.stderr = "", l.URI(), l.URI()
+			}
+			c.exec(id, u, "true")
+			c.run(id)
+			c.wait(id)
+			c.delete(id)
+		}
+		if after := descriptors(t, shim); len(after) > len(before) {
+			t.Errorf("descriptors are %v, and were %v", after, before)
+		}
+		time.Sleep(50 * time.Millisecond)
+		unix.Kill(shim, unix.SIGQUIT) // has a Go program say what its goroutines do, and end
+		gone(t, shim)
+		if ours := ourGoroutines(log()); len(ours) != quietGoroutines {
+			t.Errorf("%d goroutines, want %d:\n%s", len(ours), quietGoroutines, strings.Join(ours, "\n\n"))
+		}
+		c.command("delete").output()
+		c.wantNothingLeft()
+	})
+}
+
+// exits waits for n exits and gives them in order.
+func (d *daemon) exits(n int) []*events.TaskExit {
+	d.t.Helper()
+	var exits []*events.TaskExit
+	eventually(d.t, fmt.Sprint(n, " exits"), func() bool {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		exits = nil
+		for _, e := range d.events {
+			if e.Topic == "/tasks/exit" {
+				var exit events.TaskExit
+				if err := proto.Unmarshal(e.Event.Value, &exit); err != nil {
+					d.t.Error(err)
+				}
+				exits = append(exits, &exit)
+			}
+		}
+		return len(exits) == n
+	})
+	return exits
+}
+
+// wantNothingLeft says that neither mount nor cgroup is left, nor a file in the
+// bundle but what was there before.
+func (t *task) wantNothingLeft() {
+	t.t.Helper()
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.t.Fatal(err)
+	}
+	if strings.Contains(string(mounts), t.bundle+"/") {
+		t.t.Errorf("something is mounted in %s", t.bundle)
+	}
+	groups, _ := filepath.Glob("/sys/fs/cgroup/*/" + filepath.Base(t.dir) + "/" + t.id)
+	unified, _ := filepath.Glob("/sys/fs/cgroup/" + filepath.Base(t.dir) + "/" + t.id)
+	if groups = append(groups, unified...); len(groups) > 0 {
+		t.t.Errorf("cgroups are left: %v", groups)
+	}
+	files, _ := filepath.Glob(t.bundle + "/*")
+	for _, f := range files {
+		switch name := filepath.Base(f); name {
+		case "config.json", "rootfs", "address", "log":
+		case "shim.json", "init.pid", "exit": // for `delete` to be repeated
+		default:
+			t.t.Errorf("%s is left", name)
+		}
+	}
+}
+
+// wantCode says that err has a code, as containerd's clients see it.
+func (t *task) wantCode(want codes.Code, err error) {
+	t.t.Helper()
+	if got := status.Code(err); got != want {
+		t.t.Errorf("the error is %v, want %v", err, want)
+	}
+}
+
+// eventually waits for what must come soon.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for range 500 {
+		if ok() {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatalf("waited in vain: %s", what)
+}
+
+func descriptors(t *testing.T, pid int) (all []string) {
+	t.Helper()
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if to, err := os.Readlink(filepath.Join(dir, e.Name())); err == nil {
+			all = append(all, to)
+		}
+	}
+	return all
 }

@@ -149,6 +149,15 @@ func (p *process) resize(width, height uint32) error {
 	return nil
 }
 
+// sizeSpec has the runtime make the terminal with the size that was asked for.
+func (p *process) sizeSpec() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.size != nil {
+		p.spec.ConsoleSize = &specs.Box{Height: uint(p.size.Row), Width: uint(p.size.Col)}
+	}
+}
+
 // closeStdin ends stdin, now or when it is there.
 func (p *process) closeStdin() error {
 	p.mu.Lock()

@@ -364,10 +364,115 @@ func (t *task) wait(execID string) uint32 {
 	return r.ExitStatus
 }
 
-func (t *task) kill(sig uint32) {
+func (t *task) kill(execID string, sig uint32) {
 	t.t.Helper()
-	if _, err := t.client.Kill(t.context(), &taskv3.KillRequest{ID: t.id, Signal: sig}); err != nil {
+	if _, err := t.client.Kill(t.context(), &taskv3.KillRequest{ID: t.id, ExecID: execID, Signal: sig}); err != nil {
 		t.t.Fatalf("kill: %v", err)
+	}
+}
+
+func (t *task) state(execID string) *taskv3.StateResponse {
+	t.t.Helper()
+	r, err := t.client.State(t.context(), &taskv3.StateRequest{ID: t.id, ExecID: execID})
+	if err != nil {
+		t.t.Fatalf("state: %v", err)
+	}
+	return r
+}
+
+func (t *task) stateError(execID string) error {
+	_, err := t.client.State(t.context(), &taskv3.StateRequest{ID: t.id, ExecID: execID})
+	return err
+}
+
+// process is an OCI process on the wire.
+func process(t testing.TB, argv ...string) *anypb.Any {
+	t.Helper()
+	p := spec(argv...).Process
+	data, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &anypb.Any{TypeUrl: "types.containerd.io/opencontainers/runtime-spec/1/Process", Value: data}
+}
+
+func (t *task) exec(id string, u uris, argv ...string) {
+	t.t.Helper()
+	_, err := t.client.Exec(t.context(), &taskv3.ExecProcessRequest{
+		ID: t.id, ExecID: id, Spec: process(t.t, argv...),
+		Stdin: u.stdin, Stdout: u.stdout, Stderr: u.stderr, Terminal: u.tty,
+	})
+	if err != nil {
+		t.t.Fatalf("exec: %v", err)
+	}
+}
+
+// pids are the container's processes, and the exec that each is.
+func (t *task) pids() map[uint32]string {
+	t.t.Helper()
+	r, err := t.client.Pids(t.context(), &taskv3.PidsRequest{ID: t.id})
+	if err != nil {
+		t.t.Fatalf("pids: %v", err)
+	}
+	all := map[uint32]string{}
+	for _, p := range r.Processes {
+		var d options.ProcessDetails
+		if p.Info != nil {
+			if err := proto.Unmarshal(p.Info.Value, &d); err != nil {
+				t.t.Error(err)
+			}
+		}
+		all[p.Pid] = d.ExecID
+	}
+	return all
+}
+
+func (t *task) shimPid() int {
+	t.t.Helper()
+	r, err := t.client.Connect(t.context(), &taskv3.ConnectRequest{ID: t.id})
+	if err != nil {
+		t.t.Fatal(err)
+	}
+	return int(r.ShimPid)
+}
+
+// killShim kills the shim, and nothing but the shim.
+func (t *task) killShim() {
+	t.t.Helper()
+	pid := t.shimPid()
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		t.t.Fatal(err)
+	}
+	gone(t.t, pid)
+}
+
+// log makes the fifo by which the next shim says what it has to say, and starts
+// that; what it said is read after it has ended.
+func (t *task) log() func() string {
+	t.t.Helper()
+	path := filepath.Join(t.bundle, "log")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.t.Fatal(err)
+	}
+	if _, err := t.client.Shutdown(t.context(), &taskv3.ShutdownRequest{}); err != nil {
+		t.t.Fatal(err)
+	}
+	t.conn.Close()
+	eventually(t.t, "the shim goes", func() bool { _, err := os.Stat(t.socket); return err != nil })
+	t.start()
+	done := make(chan string)
+	go func() {
+		b, _ := readAll(f)
+		done <- string(b)
+	}()
+	return func() string {
+		time.Sleep(50 * time.Millisecond)
+		f.SetReadDeadline(time.Now())
+		return <-done
 	}
 }
 
