@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -47,6 +48,9 @@ func newJob(s Stores, m ocispec.Manifest, config ocispec.Image, unpack bool) (*j
 			len(j.layers), m.Config.Digest, len(j.diffIDs), errdefs.ErrInvalidArgument)
 	}
 	for i := range j.diffIDs {
+		if t := m.Layers[i].MediaType; !isLayer(t) || strings.HasSuffix(t, "+encrypted") {
+			return nil, fmt.Errorf("layer %s is %q, which cannot be unpacked: %w", m.Layers[i].Digest, t, errdefs.ErrInvalidArgument)
+		}
 		if err := j.diffIDs[i].Validate(); err != nil {
 			return nil, fmt.Errorf("config %s: diff ID %q: %w: %w", m.Config.Digest, j.diffIDs[i], err, errdefs.ErrInvalidArgument)
 		}

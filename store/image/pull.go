@@ -150,6 +150,18 @@ func (f fetched) read(ctx context.Context, desc ocispec.Descriptor) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
+	data, err := f.receive(ctx, w, desc)
+	if err != nil {
+		// Best effort, as in discard: a document is short, and begins anew.
+		_ = f.Abort(context.WithoutCancel(ctx), ingestRef(desc))
+		return nil, err
+	}
+	f.report.final(desc, Done)
+	return data, nil
+}
+
+// receive fetches a document into w.
+func (f fetched) receive(ctx context.Context, w content.Writer, desc ocispec.Descriptor) ([]byte, error) {
 	defer w.Close()
 	f.report.say(desc, Downloading, 0)
 	data, err := f.fetch(ctx, desc)
@@ -160,11 +172,7 @@ func (f fetched) read(ctx context.Context, desc ocispec.Descriptor) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
-	if err := content.Fill(ctx, f.Store, w, bytes.NewReader(data), desc, f.from.labels(labels, nil)); err != nil {
-		return nil, err
-	}
-	f.report.final(desc, Done)
-	return data, nil
+	return data, content.Fill(ctx, f.Store, w, bytes.NewReader(data), desc, f.from.labels(labels, nil))
 }
 
 // label gives a document that was there what a document that is fetched gets.
