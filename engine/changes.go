@@ -43,7 +43,7 @@ func (c *containers) changes(ctx context.Context, k *ctr) ([]container.Filesyste
 	if !ok {
 		return nil, because(errdefs.ErrNotImplemented, "changes of container %s: snapshotter %s has no layers to compare", k.id, c.cfg.Snapshotter)
 	}
-	d := &differ{ctx: ctx, upper: upper, list: []container.FilesystemChange{}, mounted: mountedOn(k.snapshot())}
+	d := &differ{ctx: ctx, upper: upper, list: []container.FilesystemChange{}, mounted: mountedOn()}
 	if below == nil { // an image without layers
 		err = d.walk("/")
 	} else {
@@ -99,17 +99,14 @@ type differ struct {
 	mounted map[string]bool // what the runtime made to mount on it
 }
 
-// mountedOn is where something is mounted in every container, or in this one.
-func mountedOn(rec record) map[string]bool {
+// mountedOn is where something is mounted in every container.
+func mountedOn() map[string]bool {
 	on := map[string]bool{}
 	for _, name := range []string{
 		"/dev", "/dev/console", "/dev/mqueue", "/dev/pts", "/dev/shm", "/proc", "/sys", "/sys/fs/cgroup",
 		"/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/sbin/docker-init",
 	} {
 		on[name] = true
-	}
-	for _, p := range rec.Mounts {
-		on[p.Destination] = true
 	}
 	return on
 }

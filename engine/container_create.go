@@ -179,6 +179,15 @@ func (c *containers) settleWishes(id string, cfg *container.Config, host *contai
 	if host.RestartPolicy.Name == "" {
 		host.RestartPolicy.Name = container.RestartPolicyDisabled
 	}
+	if host.Runtime == "" {
+		host.Runtime = c.cfg.Runtime
+	}
+	if n := host.PidsLimit; n != nil && *n <= 0 {
+		host.PidsLimit = nil
+	}
+	if n := host.MemorySwappiness; n != nil && *n == -1 {
+		host.MemorySwappiness = nil
+	}
 	docker.Defaults(host)
 	// What would refuse the start refuses the create.
 	if _, err := docker.Container(cfg, host); err != nil {

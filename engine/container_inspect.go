@@ -10,6 +10,7 @@ import (
 
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
 	dockernet "github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/storage"
 )
@@ -82,17 +83,27 @@ func (c *containers) inspect(k *ctr) inspection {
 			ResolvConfPath: filepath.Join(dir, "resolv.conf"), HostsPath: filepath.Join(dir, "hosts"),
 			LogPath: rec.LogPath, Driver: c.cfg.Snapshotter, Platform: "linux",
 			ExecIDs: c.execs.of(k.id), HostConfig: &host, Config: rec.Config,
-			GraphDriver: &storage.DriverData{Name: c.cfg.Snapshotter, Data: map[string]string{}},
-			Mounts:      []container.MountPoint{}, ImageManifestDescriptor: rec.Manifest,
+			GraphDriver:             &storage.DriverData{Name: c.cfg.Snapshotter, Data: map[string]string{}},
+			ImageManifestDescriptor: rec.Manifest,
 		},
 		HostnamePath:    filepath.Join(dir, "hostname"),
 		State:           k.inspectState(rec),
 		NetworkSettings: networkSettings(k.id, rec),
 	}
-	for _, p := range rec.Mounts {
-		in.Mounts = append(in.Mounts, p.MountPoint)
-	}
+	in.Mounts = shownMounts(rec)
 	return in
+}
+
+// shownMounts are the mounts in the API's words. Those of --tmpfs are told in the
+// HostConfig alone.
+func shownMounts(rec record) []container.MountPoint {
+	ms := []container.MountPoint{}
+	for _, p := range rec.Mounts {
+		if _, short := rec.HostConfig.Tmpfs[p.Destination]; !short || p.Type != mount.TypeTmpfs {
+			ms = append(ms, p.MountPoint)
+		}
+	}
+	return ms
 }
 
 func (k *ctr) inspectState(rec record) *container.State {

@@ -211,7 +211,6 @@ func (c *containers) summary(ctx context.Context, l listed, size bool) (containe
 		ImageManifestDescriptor: rec.Manifest, Command: commandLine(rec), Created: rec.Created.Unix(),
 		Ports: ports(rec), Labels: rec.Config.Labels, State: rec.status(), Status: statusLine(rec, time.Now()),
 		NetworkSettings: &container.NetworkSettingsSummary{Networks: rec.Endpoints},
-		Mounts:          []container.MountPoint{},
 		Health:          &container.HealthSummary{Status: healthOf(rec)},
 	}
 	if s.Labels == nil {
@@ -222,9 +221,7 @@ func (c *containers) summary(ctx context.Context, l listed, size bool) (containe
 	}
 	s.HostConfig.NetworkMode = string(rec.HostConfig.NetworkMode)
 	s.HostConfig.Annotations = rec.HostConfig.Annotations
-	for _, p := range rec.Mounts {
-		s.Mounts = append(s.Mounts, p.MountPoint)
-	}
+	s.Mounts = shownMounts(rec)
 	if !size {
 		return s, nil
 	}

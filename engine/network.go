@@ -21,6 +21,7 @@ import (
 // networks is the noun over package network: who is joined, containers know.
 type networks struct {
 	store      *network.Networks
+	publishAt  netip.Addr // of a published port that names none
 	events     *events
 	containers *containers
 }
@@ -41,7 +42,7 @@ func newNetworks(ctx context.Context, cfg Config, ev *events, cs *containers) (*
 	if err != nil {
 		return nil, err
 	}
-	return &networks{store: store, events: ev, containers: cs}, nil
+	return &networks{store: store, publishAt: publish, events: ev, containers: cs}, nil
 }
 
 func (n *networks) close() error { return n.store.Close() }
@@ -101,14 +102,14 @@ func (n *networks) getList(w http.ResponseWriter, r *http.Request) error {
 		case !f.labels("label", one.Labels) || !f.exact("scope", "local") || !f.exact("type", kind):
 		case f.has("dangling") && dangling != (kind == "custom" && len(n.containers.usingNetwork(one.Name, one.ID)) == 0):
 		default:
-			list = append(list, shownNetwork(one))
+			list = append(list, n.shown(one))
 		}
 	}
 	return replyJSON(w, http.StatusOK, list)
 }
 
-// shownNetwork is w as the API has it, without its containers.
-func shownNetwork(w network.Network) dockernet.Inspect {
+// shown is w as the API has it, without its containers.
+func (n *networks) shown(w network.Network) dockernet.Inspect {
 	shown := dockernet.Inspect{
 		Network: dockernet.Network{
 			ID: w.ID, Name: w.Name, Created: w.Created, Scope: "local", Driver: w.Driver,
@@ -135,7 +136,7 @@ func shownNetwork(w network.Network) dockernet.Inspect {
 		shown.Options = map[string]string{
 			optionPrefix + "default_bridge": "true", optionICC: strconv.FormatBool(!w.Isolated),
 			optionMasquerade: strconv.FormatBool(!w.NoMasquerade), optionName: w.Device,
-			optionMTU: strconv.Itoa(mtuOf(w)),
+			optionMTU: strconv.Itoa(mtuOf(w)), optionPublish: n.publishAt.String(),
 		}
 	}
 	return shown
@@ -157,7 +158,7 @@ func (n *networks) getInspect(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	shown := shownNetwork(one)
+	shown := n.shown(one)
 	eps, err := n.store.Endpoints(one.ID)
 	if err != nil {
 		return err

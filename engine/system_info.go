@@ -60,7 +60,7 @@ func (s *system) getInfo(w http.ResponseWriter, r *http.Request) error {
 		Images: imgs,
 		Driver: s.cfg.Snapshotter, DriverStatus: [][2]string{{"driver-type", "io.containerd.snapshotter.v1"}},
 		Plugins: systemapi.PluginsInfo{
-			Volume: []string{"local"}, Network: []string{"bridge", "host", "null"}, Log: []string{"json-file", "none"},
+			Volume: []string{"local"}, Network: []string{"bridge", "host", "null"}, Log: []string{"json-file", "local", "none"},
 		},
 		MemoryLimit: cgroups["memory"], SwapLimit: swapLimit(), CPUCfsPeriod: cgroups["cpu"], CPUCfsQuota: cgroups["cpu"],
 		CPUShares: cgroups["cpu"], CPUSet: cgroups["cpuset"], PidsLimit: cgroups["pids"], OomKillDisable: !unified(),
