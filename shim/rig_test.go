@@ -24,7 +24,6 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
-	"google.golang.org/protobuf/types/known/emptypb"
 )
 
 // binary is the program under test, built once.
@@ -57,6 +56,7 @@ type daemon struct {
 
 	mu     sync.Mutex
 	events []*types.Envelope
+	refuse func() error // what an event is answered; nil takes it
 }
 
 func newDaemon(t testing.TB) *daemon {
@@ -96,13 +96,6 @@ func (d *daemon) listen() {
 	eventsapi.RegisterTTRPCEventsService(d.server, d)
 	server := d.server
 	go server.Serve(context.Background(), l)
-}
-
-func (d *daemon) Forward(_ context.Context, r *eventsapi.ForwardRequest) (*emptypb.Empty, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.events = append(d.events, r.Envelope)
-	return &emptypb.Empty{}, nil
 }
 
 // topics are the topics of the events so far.
