@@ -177,7 +177,7 @@ func importCommand(c *cli) *cobra.Command {
 		Use:               "import [OPTIONS] file|URL|- [REPOSITORY[:TAG]]",
 		Short:             "Import the contents from a tarball to create a filesystem image",
 		ValidArgsFunction: files,
-		Args:              rangeArgs(1, 2),
+		Args:              importArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q := url.Values{"fromSrc": {"-"}, "changes": changes}
 			setNonEmpty(q, "message", message)
@@ -272,4 +272,11 @@ func commitCommand(c *cli) *cobra.Command {
 	f.BoolVarP(&pause, "pause", "p", true, "Pause container during commit")
 	aliases(cmd, "container commit", "commit")
 	return cmd
+}
+
+func importArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return minArgs(1)(cmd, args)
+	}
+	return rangeArgs(1, 2)(cmd, args)
 }

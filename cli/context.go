@@ -126,7 +126,7 @@ func (c *cli) removeContext(name string, force bool) error {
 		if force {
 			return nil
 		}
-		return err
+		return fmt.Errorf("context %q does not exist", name)
 	}
 	if name == c.contextName() && !force {
 		return fmt.Errorf("context %q is in use, set -f flag to force remove", name)
@@ -206,7 +206,7 @@ func (c *cli) listContexts(rows []contextRow, text string) error {
 	if err := format.Write(c.std.Out, l, text, rows); err != nil {
 		return err
 	}
-	if table && os.Getenv("DOCKER_HOST") != "" && c.global.context == "" {
+	if os.Getenv("DOCKER_HOST") != "" && c.global.context == "" {
 		fmt.Fprintln(c.std.Err, "Warning: DOCKER_HOST environment variable overrides the active context. To use a context, either set the global --context flag, or unset DOCKER_HOST environment variable.")
 	}
 	return nil

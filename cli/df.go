@@ -157,10 +157,9 @@ func dfContainerRows(u *diskUsage, full bool) []containerRow {
 func dfImageRows(u *diskUsage, full bool) []imageRow {
 	var rows []imageRow
 	for _, s := range u.Images {
-		for _, r := range imageRows(s, full, false) {
-			r.Digest = ""
-			rows = append(rows, r)
-		}
+		r := imageRows(s, full, false)[0] // its size counts once
+		r.Digest = ""
+		rows = append(rows, r)
 	}
 	return rows
 }

@@ -46,7 +46,7 @@ func eventsCommand(c *cli) *cobra.Command {
 				}
 				at, err := timestamp(s, now)
 				if err != nil {
-					return fmt.Errorf("invalid value for %q: %w", key, err)
+					return err
 				}
 				q.Set(key, at)
 			}

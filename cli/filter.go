@@ -23,7 +23,7 @@ func filterFlag(cmd *cobra.Command, f *filters, short, usage string) {
 func (f *filters) add(s string) error {
 	key, value, ok := strings.Cut(s, "=")
 	if !ok {
-		return errors.New("invalid argument \"" + s + "\" for filter: want name=value")
+		return errors.New("bad format of filter (expected name=value)")
 	}
 	f.set(strings.ToLower(strings.TrimSpace(key)), strings.TrimSpace(value))
 	return nil

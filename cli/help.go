@@ -43,8 +43,9 @@ func usageLine(cmd *cobra.Command) string {
 }
 
 // help prints the help of cmd in docker's form.
-func (c *cli) help(cmd *cobra.Command, _ []string) {
-	w := c.std.Out
+func (c *cli) help(cmd *cobra.Command, _ []string) { c.usage(c.std.Out, cmd) }
+
+func (c *cli) usage(w io.Writer, cmd *cobra.Command) {
 	fmt.Fprintln(w, usageLine(cmd))
 	about := cmd.Long
 	if about == "" {

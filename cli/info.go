@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -73,7 +72,7 @@ func (c *cli) info(ctx context.Context, text string) error {
 	if text == "" {
 		c.printInfo(&info)
 		if serverErr != nil {
-			return errors.New("errors pretty printing info")
+			return &statusError{code: 1} // it is said already
 		}
 		return nil
 	}

@@ -153,17 +153,9 @@ func logoutCommand(c *cli) *cobra.Command {
 		Args:  maxArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			s := server(args)
-			name := s
-			if s == config.IndexServer {
-				name = "https://index.docker.io/v1/"
-			}
-			fmt.Fprintf(c.std.Out, "Removing login credentials for %s\n", name)
-			known, err := c.file().Erase(s)
-			if err != nil {
+			fmt.Fprintf(c.std.Out, "Removing login credentials for %s\n", s)
+			if err := c.file().Erase(s); err != nil {
 				return fmt.Errorf("could not erase credentials: %w", err)
-			}
-			if !known && c.file().Plain(s) {
-				fmt.Fprintf(c.std.Err, "Not logged in to %s\n", name)
 			}
 			return nil
 		},

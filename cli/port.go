@@ -44,7 +44,7 @@ func (c *cli) onePort(name, text string, bound network.PortMap) error {
 	}
 	list, ok := bound[p]
 	if !ok || list == nil {
-		return fmt.Errorf("no public port '%s' published for %s", text, name)
+		return fmt.Errorf("Error: No public port '%s' published for %s", text, name)
 	}
 	for _, b := range list {
 		fmt.Fprintln(c.std.Out, net.JoinHostPort(b.HostIP.String(), b.HostPort))

@@ -31,11 +31,11 @@ func timestamp(s string, now time.Time) (string, error) {
 	}
 	sec, frac, _ := strings.Cut(s, ".")
 	if _, err := strconv.ParseInt(sec, 10, 64); err != nil {
-		return "", fmt.Errorf("%q is neither a duration, a date nor seconds", s)
+		return "", fmt.Errorf("failed to parse value as time or duration: %q", s)
 	}
 	if frac != "" {
 		if _, err := strconv.ParseInt(frac, 10, 64); err != nil {
-			return "", fmt.Errorf("%q is neither a duration, a date nor seconds", s)
+			return "", fmt.Errorf("failed to parse value as time or duration: %q", s)
 		}
 	}
 	return s, nil

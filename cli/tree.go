@@ -60,6 +60,7 @@ func (c *cli) root(args []string) (*cobra.Command, error) {
 	c.globalFlags(root.Flags())
 	root.PersistentFlags().Bool("help", false, "Print usage")
 	root.PersistentFlags().Lookup("help").Hidden = true
+	root.PersistentPreRunE = func(*cobra.Command, []string) error { return checkLogLevel(c.global.logLevel) }
 	root.SetArgs(args)
 	c.grow(root, commands(), firstCommand(root.Flags(), args))
 	return root, nil
@@ -100,7 +101,8 @@ func (c *cli) build(e entry, args []string) *cobra.Command {
 			if len(args) > 0 {
 				return unknownCommand(cmd, args[0])
 			}
-			return cmd.Help()
+			c.usage(c.std.Err, cmd) // nothing was asked for: it is no answer
+			return nil
 		},
 	}
 	c.grow(cmd, e.sub, args)
@@ -129,6 +131,15 @@ func firstCommand(flags *pflag.FlagSet, args []string) []string {
 		}
 	}
 	return nil
+}
+
+func checkLogLevel(level string) error {
+	switch level {
+	case "trace", "debug", "info", "warn", "warning", "error", "fatal", "panic":
+		return nil
+	}
+	//lint:ignore ST1005 docker says it so
+	return fmt.Errorf("Unable to parse logging level: %s", level)
 }
 
 func unknownCommand(cmd *cobra.Command, name string) error {

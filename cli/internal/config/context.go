@@ -128,7 +128,7 @@ func (n *NewContext) Set(endpoint map[string]string) error {
 
 // Write makes the context's files in dir, the directory of config.json.
 func (n *NewContext) Write(dir string) error {
-	if n.Name == "" || n.Name == DefaultContext || strings.Trim(n.Name, nameChars) != "" || !strings.Contains(nameChars[:62], n.Name[:1]) {
+	if len(n.Name) < 2 || n.Name == DefaultContext || strings.Trim(n.Name, nameChars) != "" || !strings.Contains(nameChars[:62], n.Name[:1]) {
 		return fmt.Errorf("context name %q is invalid, names are validated against regexp \"^[a-zA-Z0-9][a-zA-Z0-9_.+-]+$\"", n.Name)
 	}
 	if _, err := ReadContext(dir, n.Name); err == nil {

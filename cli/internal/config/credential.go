@@ -74,19 +74,18 @@ func (f *File) Store(a registry.AuthConfig) error {
 	return f.Save()
 }
 
-// Erase forgets the credential for a registry and reports whether there was one.
-func (f *File) Erase(server string) (bool, error) {
-	_, known := f.Auths[server]
+// Erase forgets the credential for a registry, if there is one.
+func (f *File) Erase(server string) error {
 	if helper := f.helper(server); helper != "" {
 		if _, err := runHelper(helper, "erase", []byte(server)); err != nil {
-			return known, err
+			return err
 		}
 	}
-	if !known {
-		return false, nil
+	if _, known := f.Auths[server]; !known {
+		return nil
 	}
 	delete(f.Auths, server)
-	return true, f.Save()
+	return f.Save()
 }
 
 // Plain reports whether credentials for server are kept unencrypted in config.json.

@@ -5,6 +5,7 @@ package format
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"reflect"
@@ -29,7 +30,7 @@ func Write[T any](w io.Writer, l List, format string, rows []T) error {
 	case format == "" || format == "table":
 		return writeTable(w, l, rows)
 	case format == "json":
-		format = "{{json .}}"
+		return writeJSON(w, rows)
 	}
 	table, isTable := strings.CutPrefix(format, "table")
 	if isTable {
@@ -38,19 +39,46 @@ func Write[T any](w io.Writer, l List, format string, rows []T) error {
 	format = unescape(format)
 	t, err := Parse(format)
 	if err != nil {
+		return fmt.Errorf("failed to parse template: %w", errors.Unwrap(err))
+	}
+	t.Funcs(template.FuncMap{"json": rowJSON[T]})
+	var body bytes.Buffer
+	if err := execute(&body, t, rows); err != nil {
 		return err
 	}
 	if !isTable {
-		return execute(w, t, rows)
+		_, err := body.WriteTo(w)
+		return err
 	}
 	tw := newTabWriter(w)
 	if err := writeHeader(tw, format, l.Headers); err != nil {
 		return err
 	}
-	if err := execute(tw, t, rows); err != nil {
-		return err
-	}
+	body.WriteTo(tw)
 	return tw.Flush()
+}
+
+// writeJSON prints one object a line.
+func writeJSON[T any](w io.Writer, rows []T) error {
+	for _, row := range rows {
+		text, err := rowJSON[T](row)
+		if err != nil {
+			return err
+		}
+		if _, err := io.WriteString(w, text+"\n"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rowJSON is JSON; of a whole row, docker escapes <, > and &, and only there.
+func rowJSON[T any](v any) (string, error) {
+	if _, ok := v.(T); ok {
+		raw, err := json.Marshal(v)
+		return string(raw), err
+	}
+	return JSON(v)
 }
 
 // unescape reads the two escapes that a shell leaves in single quotes.
@@ -85,16 +113,12 @@ func writeTable[T any](w io.Writer, l List, rows []T) error {
 	return tw.Flush()
 }
 
-func execute[T any](w io.Writer, t *template.Template, rows []T) error {
-	var buf bytes.Buffer
+func execute[T any](w *bytes.Buffer, t *template.Template, rows []T) error {
 	for _, row := range rows {
-		if err := t.Execute(&buf, row); err != nil {
-			return fmt.Errorf("template parsing error: %w", err)
+		if err := t.Execute(w, row); err != nil {
+			return fmt.Errorf("failed to execute template: %w", err)
 		}
-		buf.WriteByte('\n')
-		if _, err := buf.WriteTo(w); err != nil {
-			return err
-		}
+		w.WriteByte('\n')
 	}
 	return nil
 }
@@ -104,11 +128,8 @@ type header map[string]string
 
 // Label is the header of a column with one label: the last part of its name.
 func (header) Label(name string) string {
-	parts := strings.FieldsFunc(name, func(r rune) bool { return r == '.' || r == '-' || r == '_' })
-	if len(parts) == 0 {
-		return ""
-	}
-	return strings.ToUpper(strings.Join(parts, " "))
+	last := name[strings.LastIndexByte(name, '.')+1:]
+	return strings.NewReplacer("-", " ", "_", " ").Replace(last)
 }
 
 func writeHeader(w io.Writer, format string, headers map[string]string) error {

@@ -23,7 +23,9 @@ func Inspect(w io.Writer, format string, objects []Object) error {
 	case "":
 		return inspectJSON(w, objects)
 	case "json":
-		format = "{{json .}}"
+		return inspectCompact(w, objects)
+	case "{{json .}}":
+		return inspectLines(w, objects)
 	}
 	t, err := Parse(format)
 	if err != nil {
@@ -32,10 +34,8 @@ func Inspect(w io.Writer, format string, objects []Object) error {
 	for _, o := range objects {
 		var buf bytes.Buffer
 		typedErr := json.Unmarshal(o.Raw, o.Typed)
-		if typedErr == nil && format != "{{json .}}" {
+		if typedErr == nil {
 			typedErr = t.Execute(&buf, o.Typed)
-		} else {
-			typedErr = errTyped
 		}
 		if typedErr != nil {
 			buf.Reset()
@@ -48,7 +48,7 @@ func Inspect(w io.Writer, format string, objects []Object) error {
 				return err
 			}
 			if err := strict.Option("missingkey=error").Execute(&buf, raw); err != nil {
-				return &TemplateError{fmt.Errorf("template parsing error: %w", err)}
+				return fmt.Errorf("template parsing error: %w", err)
 			}
 		}
 		// netip writes an address that is not set as "invalid IP"; the API's word is "".
@@ -60,35 +60,69 @@ func Inspect(w io.Writer, format string, objects []Object) error {
 	return nil
 }
 
-// TemplateError says that the user's template is wrong.
+// TemplateError says that the user's template cannot be read.
 type TemplateError struct{ Err error }
 
 func (e *TemplateError) Error() string { return e.Err.Error() }
 
 func (e *TemplateError) Unwrap() error { return e.Err }
 
-var errTyped = fmt.Errorf("no typed value")
-
-func inspectJSON(w io.Writer, objects []Object) error {
-	if len(objects) == 0 {
-		_, err := io.WriteString(w, "[]\n")
+// inspectCompact is all of them as one array in one line, as the engine wrote them.
+func inspectCompact(w io.Writer, objects []Object) error {
+	all, err := array(objects)
+	if err != nil {
 		return err
 	}
+	all.WriteByte('\n')
+	_, err = all.WriteTo(w)
+	return err
+}
+
+// inspectLines is one object a line, as the engine wrote it.
+func inspectLines(w io.Writer, objects []Object) error {
+	for _, o := range objects {
+		var line bytes.Buffer
+		if err := json.Compact(&line, o.Raw); err != nil {
+			return err
+		}
+		line.WriteByte('\n')
+		if _, err := line.WriteTo(w); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func array(objects []Object) (*bytes.Buffer, error) {
 	var all bytes.Buffer
 	all.WriteByte('[')
 	for i, o := range objects {
 		if i > 0 {
 			all.WriteByte(',')
 		}
-		all.Write(o.Raw)
+		if err := json.Compact(&all, o.Raw); err != nil {
+			return nil, err
+		}
 	}
 	all.WriteByte(']')
+	return &all, nil
+}
+
+func inspectJSON(w io.Writer, objects []Object) error {
+	if len(objects) == 0 {
+		_, err := io.WriteString(w, "[]\n")
+		return err
+	}
+	all, err := array(objects)
+	if err != nil {
+		return err
+	}
 	var out bytes.Buffer
 	if err := json.Indent(&out, all.Bytes(), "", "    "); err != nil {
 		return err
 	}
 	out.WriteByte('\n')
-	_, err := out.WriteTo(w)
+	_, err = out.WriteTo(w)
 	return err
 }
 
