@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -110,17 +111,27 @@ func (l *Log) flush() {
 	if len(l.buf) == 0 {
 		return
 	}
-	_, err := l.file.Write(l.buf)
+	n, err := l.file.Write(l.buf)
 	if err == nil {
-		l.size += int64(len(l.buf))
+		l.size += int64(n)
 	} else {
-		err = errors.Join(err, l.file.Truncate(l.size))
+		err = errors.Join(err, l.unwrite(n))
 		if !l.lost {
 			slog.Error("output is lost", "err", err)
 		}
 	}
 	l.lost = err != nil
 	l.buf = l.buf[:0]
+}
+
+// unwrite takes the last n bytes off the file. Its end is where the last write
+// left it, whatever somebody else cut off before.
+func (l *Log) unwrite(n int) error {
+	end, err := l.file.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return err
+	}
+	return l.file.Truncate(end - int64(n))
 }
 
 // rotate renames the log to .1, .1 to .2 and so on, and begins a new one. With
