@@ -84,8 +84,11 @@ func (c *collections) later() {
 	}
 }
 
-// unlinked notes a blob that may be linked nowhere now.
+// unlinked notes a blob that may be linked nowhere now; no digest is no blob.
 func (c *collections) unlinked(dgst digest.Digest) {
+	if dgst == "" {
+		return
+	}
 	c.mu.Lock()
 	if c.blobs == nil {
 		c.blobs = map[digest.Digest]struct{}{}
@@ -156,6 +159,7 @@ func (db *DB) sweep(ctx context.Context) error {
 		if err := db.content.Abort(ctx, i.below); err != nil && !errdefs.IsNotFound(err) {
 			db.log.Error("abort ingest that expired", "ref", i.ref, "err", err)
 		}
+		db.collections.unlinked(i.expected)
 	}
 	for _, i := range g.images {
 		db.publish(i.ns, "/images/delete", &events.ImageDelete{Name: i.key})

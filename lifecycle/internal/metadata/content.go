@@ -131,16 +131,23 @@ func (c Content) ReaderAt(ctx context.Context, desc ocispec.Descriptor) (content
 	return c.db.content.ReaderAt(ctx, desc)
 }
 
-// link records a blob that the content store has, and ends its ingest.
-func (c Content) link(tx *bolt.Tx, ref string, dgst digest.Digest, size int64, labels map[string]string) error {
+// link records a blob that the content store has, and ends its ingest. It says
+// whether the namespace did not have the blob before.
+func (c Content) link(tx *bolt.Tx, ref string, dgst digest.Digest, size int64, labels map[string]string) (isNew bool, err error) {
 	if err := c.endIngest(tx, ref); err != nil {
-		return err
+		return false, err
 	}
-	set, err := makeAt(tx, c.scope.Namespace, blobs, "blob")
-	if err != nil {
-		return err
+	if isNew = c.blob(tx, dgst) == nil; isNew {
+		if err := c.record(tx, dgst, size, labels); err != nil {
+			return false, err
+		}
 	}
-	b, err := makeNew(set, "content", dgst.String())
+	return isNew, c.scope.hold(tx, blobs, dgst.String())
+}
+
+// record writes the record of a new blob.
+func (c Content) record(tx *bolt.Tx, dgst digest.Digest, size int64, labels map[string]string) error {
+	b, err := makeAt(tx, c.scope.Namespace, blobs, "blob", dgst.String())
 	if err != nil {
 		return err
 	}
@@ -150,10 +157,7 @@ func (c Content) link(tx *bolt.Tx, ref string, dgst digest.Digest, size int64, l
 	if err := b.Put(keySize, varint(size)); err != nil {
 		return err
 	}
-	if err := writeLabels(b, labels); err != nil {
-		return err
-	}
-	return c.scope.hold(tx, blobs, dgst.String())
+	return writeLabels(b, labels)
 }
 
 func readBlob(b *bolt.Bucket, dgst digest.Digest) content.Info {
@@ -166,12 +170,16 @@ func readBlob(b *bolt.Bucket, dgst digest.Digest) content.Info {
 	}
 }
 
-// linked says whether any namespace has the blob.
+// linked says whether any namespace has the blob, or an ingest that expects it: it
+// may have been promised that the blob is there.
 func linked(tx *bolt.Tx, dgst digest.Digest) bool {
 	found := false
 	eachBucket(at(tx), func(_ string, ns *bolt.Bucket) error {
 		found = found || below(ns, blobs, "blob", dgst.String()) != nil
-		return nil
+		return eachBucket(below(ns, blobs, "ingests"), func(_ string, b *bolt.Bucket) error {
+			found = found || string(b.Get(keyExpected)) == dgst.String()
+			return nil
+		})
 	})
 	return found
 }

@@ -125,6 +125,23 @@ func (s Scope) hold(tx *bolt.Tx, path ...string) error {
 	return b.Put([]byte(path[len(path)-1]), nil)
 }
 
+// existing says whether the thing whose bucket is given is there, and, where the
+// scope has a lease, makes it the lease's in the same step: it will not be
+// collected before the client has found it.
+func (db *DB) existing(s Scope, bucket func(*bolt.Tx) *bolt.Bucket, path ...string) (found bool, err error) {
+	look := func(tx *bolt.Tx) error {
+		if found = bucket(tx) != nil; found && tx.Writable() {
+			return s.hold(tx, path...)
+		}
+		return nil
+	}
+	err = db.bolt.View(look)
+	if err == nil && found && s.Lease != "" {
+		err = db.bolt.Update(look)
+	}
+	return found, err
+}
+
 // release takes a resource off the scope's lease, if both are there.
 func (s Scope) release(tx *bolt.Tx, path ...string) error {
 	if s.Lease == "" {

@@ -19,7 +19,8 @@ import (
 const ingestAge = 24 * time.Hour
 
 // Writer opens or resumes the namespace's ingest ref. A blob that another
-// namespace has already is linked at Commit without a byte written.
+// namespace has already is linked at Commit without a byte written; until then the
+// ingest, which expects it, keeps it.
 func (c Content) Writer(ctx context.Context, ref string, desc ocispec.Descriptor) (content.Writer, error) {
 	if ref == "" {
 		return nil, fmt.Errorf("ingest without a ref: %w", errdefs.ErrInvalidArgument)
@@ -35,7 +36,7 @@ func (c Content) Writer(ctx context.Context, ref string, desc ocispec.Descriptor
 	}
 	w := &writer{view: c, ref: ref, started: time.Now()}
 	if desc.Digest != "" {
-		if err := c.refuseExisting(ctx, desc.Digest); err != nil {
+		if err := c.refuseExisting(desc.Digest); err != nil {
 			return nil, err
 		}
 	}
@@ -57,21 +58,14 @@ func (c Content) Writer(ctx context.Context, ref string, desc ocispec.Descriptor
 	return w, nil
 }
 
-// refuseExisting answers AlreadyExists for a blob that the namespace has, and
-// makes it the lease's: the client goes on as if it had written it.
-func (c Content) refuseExisting(ctx context.Context, dgst digest.Digest) error {
-	if _, err := c.Info(ctx, dgst); errdefs.IsNotFound(err) {
-		return nil
-	} else if err != nil {
-		return err
+// refuseExisting answers AlreadyExists for a blob that the namespace has: the client
+// goes on as if it had written it.
+func (c Content) refuseExisting(dgst digest.Digest) error {
+	found, err := c.db.existing(c.scope, func(tx *bolt.Tx) *bolt.Bucket { return c.blob(tx, dgst) }, blobs, dgst.String())
+	if err == nil && found {
+		err = fmt.Errorf("content %s: %w", dgst, errdefs.ErrAlreadyExists)
 	}
-	if c.scope.Lease != "" {
-		err := c.db.bolt.Update(func(tx *bolt.Tx) error { return c.scope.hold(tx, blobs, dgst.String()) })
-		if err != nil {
-			return err
-		}
-	}
-	return fmt.Errorf("content %s: %w", dgst, errdefs.ErrAlreadyExists)
+	return err
 }
 
 // beginIngest finds or makes the record of ref and gives its name in the store
@@ -160,14 +154,18 @@ func (c Content) ListStatuses(ctx context.Context, filters ...string) (out []con
 
 // Abort gives an ingest up.
 func (c Content) Abort(ctx context.Context, ref string) error {
-	name, _, err := c.ingest(ref)
+	name, expected, err := c.ingest(ref)
 	if err != nil {
 		return err
 	}
 	if err := c.db.content.Abort(ctx, name); err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
-	return c.db.bolt.Update(func(tx *bolt.Tx) error { return c.endIngest(tx, ref) })
+	if err := c.db.bolt.Update(func(tx *bolt.Tx) error { return c.endIngest(tx, ref) }); err != nil {
+		return err
+	}
+	c.db.collections.unlinked(expected)
+	return nil
 }
 
 // writer is an ingest in the store below, or, where shared is set, the promise to
@@ -242,16 +240,17 @@ func (w *writer) Commit(ctx context.Context, size int64, expected digest.Digest,
 	if err != nil {
 		return err
 	}
-	err = db.bolt.Update(func(tx *bolt.Tx) error { return w.view.link(tx, w.ref, dgst, size, labels) })
-	if errdefs.IsAlreadyExists(err) {
-		if aerr := w.view.Abort(ctx, w.ref); aerr != nil && !errdefs.IsNotFound(aerr) {
-			return aerr
-		}
+	isNew := false
+	err = db.bolt.Update(func(tx *bolt.Tx) (err error) {
+		isNew, err = w.view.link(tx, w.ref, dgst, size, labels)
 		return err
-	}
+	})
 	if err != nil {
 		db.collections.unlinked(dgst)
 		return err
+	}
+	if !isNew {
+		return fmt.Errorf("content %s: %w", dgst, errdefs.ErrAlreadyExists)
 	}
 	db.publish(w.view.scope.Namespace, "/content/create", &events.ContentCreate{Digest: dgst.String(), Size: size})
 	return nil
@@ -260,7 +259,6 @@ func (w *writer) Commit(ctx context.Context, size int64, expected digest.Digest,
 // commitBelow commits in the store below; a blob that is there already is as good.
 func (w *writer) commitBelow(ctx context.Context, size int64, expected digest.Digest) (digest.Digest, int64, error) {
 	if w.Writer == nil {
-		// The blob may have gone since Writer promised it.
 		info, err := w.view.db.content.Info(ctx, w.shared.Digest)
 		if err != nil {
 			return "", 0, err

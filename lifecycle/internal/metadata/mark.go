@@ -4,6 +4,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	bolt "go.etcd.io/bbolt"
 )
 
@@ -41,7 +42,10 @@ type garbage struct {
 	snapshots             []deadSnapshot
 }
 
-type deadIngest struct{ ns, ref, below string }
+type deadIngest struct {
+	ns, ref, below string
+	expected       digest.Digest
+}
 
 type deadSnapshot struct{ ns, snapshotter, key, below string }
 
@@ -288,7 +292,7 @@ func (g *graph) unmarked(ns string, b *bolt.Bucket, now time.Time, out *garbage)
 	})
 	eachBucket(below(b, blobs, "ingests"), func(ref string, b *bolt.Bucket) error {
 		if expires := readTime(b, keyExpireAt); !g.has(node{"ingests", ns, ref}) && now.After(expires) {
-			out.ingests = append(out.ingests, deadIngest{ns, ref, string(b.Get(keyRef))})
+			out.ingests = append(out.ingests, deadIngest{ns, ref, string(b.Get(keyRef)), digest.Digest(b.Get(keyExpected))})
 		}
 		return nil
 	})

@@ -176,21 +176,14 @@ func (s *Snapshots) create(ctx context.Context, mk maker, key, parent string, la
 	return mounts, nil
 }
 
-// refuseExisting answers AlreadyExists for a snapshot that is there, and makes it
-// the lease's: the client goes on as if it had made it.
+// refuseExisting answers AlreadyExists for a snapshot that is there: the client goes
+// on as if it had made it.
 func (s *Snapshots) refuseExisting(key string) error {
-	if _, err := s.read(key); errdefs.IsNotFound(err) {
-		return nil
-	} else if err != nil {
-		return err
+	found, err := s.db.existing(s.scope, func(tx *bolt.Tx) *bolt.Bucket { return s.bucket(tx, key) }, snapshots, s.name, key)
+	if err == nil && found {
+		err = fmt.Errorf("snapshot %q: %w", key, errdefs.ErrAlreadyExists)
 	}
-	if s.scope.Lease != "" {
-		err := s.db.bolt.Update(func(tx *bolt.Tx) error { return s.scope.hold(tx, snapshots, s.name, key) })
-		if err != nil {
-			return err
-		}
-	}
-	return fmt.Errorf("snapshot %q: %w", key, errdefs.ErrAlreadyExists)
+	return err
 }
 
 // record writes a new snapshot below its parent.
