@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"time"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -71,22 +72,29 @@ func logFifos(l api.Logger) error {
 		if err != nil {
 			return fmt.Errorf("make pipe: %w", err)
 		}
+		// The shim that reads is not there yet, so we are a reader too.
+		to, err := openFile(l.Fifos.Stdin, unix.O_RDWR)
+		if err != nil {
+			return fmt.Errorf("open fifo: %w", err)
+		}
 		in = ours
-		go feed(l.Fifos.Stdin, theirs) // it ends with the program
+		go feed(to, theirs) // it ends with the program
 	}
 	return logStreams(l, in, files[0], files[1], os.NewFile(loggerReady, "ready"))
 }
 
-// feed copies stdin into the fifo when its reader is there: opening it to write
-// waits for that. What was written and closed before would be lost.
-func feed(path string, from *os.File) {
-	defer from.Close()
-	to, err := openFile(path, unix.O_WRONLY)
-	if err != nil {
-		return // nobody will read what from has, and its writers learn of it
-	}
+// feed copies stdin into a fifo, and closes it when it was read: what is in a fifo
+// that nobody has open is lost.
+func feed(to, from *os.File) {
 	defer to.Close()
-	_, _ = io.Copy(to, from) // a process that closed its stdin is no failure of ours
+	_, _ = io.Copy(to, from) // there is always a reader: us
+	for {
+		left, err := unix.IoctlGetInt(int(to.Fd()), unix.FIONREAD)
+		if err != nil || left == 0 {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 }
 
 // logStreams logs until stdout and stderr have ended, or until SIGTERM, with which
