@@ -221,6 +221,13 @@ func (c *containers) createTask(ctx context.Context, k *ctr, r *run, rec record,
 		return explainStart(err)
 	}
 	r.pid = int(resp.Pid)
+	if io.stdin == "" {
+		return nil
+	}
+	// A foreign shim holds its fifo open itself until it is told; the logger does too.
+	if _, err := c.ctrd.Tasks.CloseIO(ctx, &tasksapi.CloseIORequest{ContainerID: k.id, Stdin: true}); err != nil {
+		return errors.Join(fmt.Errorf("close the shim's end of stdin: %w", err), c.discardTask(k))
+	}
 	return nil
 }
 

@@ -6,8 +6,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"time"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -89,7 +89,7 @@ func feed(to, from *os.File) {
 	defer to.Close()
 	_, _ = io.Copy(to, from) // there is always a reader: us
 	for {
-		left, err := unix.IoctlGetInt(int(to.Fd()), unix.FIONREAD)
+		left, err := unix.IoctlGetInt(int(to.Fd()), unix.TIOCINQ)
 		if err != nil || left == 0 {
 			return
 		}
