@@ -38,6 +38,9 @@ func Listen(path string) (*os.File, error) {
 
 // abandoned removes the socket at path if nobody listens on it.
 func abandoned(path string) bool {
+	if st, err := os.Lstat(path); err != nil || st.Mode().Type() != os.ModeSocket {
+		return false // connect(2) refuses a file in the same words
+	}
 	f, err := connect(path)
 	if err == nil {
 		f.Close()
