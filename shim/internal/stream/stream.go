@@ -54,10 +54,17 @@ func Copy(s Sink, f *os.File) error {
 	if err == nil {
 		err = c.err
 	}
-	if errors.Is(err, os.ErrClosed) {
+	if err != nil && isClosed(f) {
 		return nil
 	}
 	return err
+}
+
+// isClosed says whether f is; a RawConn says so in a word of its own, which is
+// not os.ErrClosed.
+func isClosed(f *os.File) bool {
+	_, err := f.Read(nil)
+	return errors.Is(err, os.ErrClosed)
 }
 
 type copier struct {
@@ -199,6 +206,9 @@ func Accept(l *os.File) (*os.File, error) {
 		}
 	})
 	if err != nil {
+		if isClosed(l) {
+			err = os.ErrClosed
+		}
 		return nil, err
 	}
 	if aerr != nil {
