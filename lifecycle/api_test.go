@@ -688,7 +688,7 @@ func (a *api) namespaceLabels(t *testing.T, ns string) map[string]string {
 }
 
 // read reads a piece of a blob; size 0 is all.
-func (a *api) read(t *testing.T, ctx context.Context, dgst string, offset, size int64) string {
+func (a *api) read(t testing.TB, ctx context.Context, dgst string, offset, size int64) string {
 	t.Helper()
 	s := ok(a.content.Read(ctx, &contentapi.ReadContentRequest{Digest: dgst, Offset: offset, Size: size}))(t)
 	var out strings.Builder

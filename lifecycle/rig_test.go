@@ -28,6 +28,7 @@ import (
 	versionapi "github.com/containerd/containerd/api/services/version/v1"
 	"github.com/opencontainers/go-digest"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
@@ -207,7 +208,12 @@ type api struct {
 
 func (d daemon) dial(t testing.TB) *api {
 	t.Helper()
-	conn, err := grpc.NewClient("unix:"+d.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	// A daemon that was killed is back soon.
+	soon := grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1.2, MaxDelay: 50 * time.Millisecond}, MinConnectTimeout: time.Second}
+	conn, err := grpc.NewClient(
+		"unix:"+d.address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(soon), grpc.WithDefaultCallOptions(grpc.WaitForReady(true)),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -282,6 +288,11 @@ func (a *api) snapshotKeys(ctx context.Context, filters ...string) (all []string
 			all = append(all, i.Name)
 		}
 	}
+}
+
+func globbed(t testing.TB, pattern string) []string {
+	t.Helper()
+	return ok(filepath.Glob(pattern))(t)
 }
 
 // ok gives v where err is nil, and else fails the test that it is handed.

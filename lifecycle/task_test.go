@@ -64,18 +64,26 @@ func newWorld(t testing.TB) *world {
 	return w
 }
 
-// noShims fails when shims of the test's daemon are left, and ends them.
+// noShims fails when shims of the test's daemon are left, and ends them and what
+// runs in their cgroups.
 func (w *world) noShims(t testing.TB) {
 	for _, pid := range w.shims(t, "") {
 		t.Errorf("shim %d is left", pid)
 		syscall.Kill(pid, syscall.SIGKILL)
+	}
+	for _, name := range globbed(t, filepath.Join("/sys/fs/cgroup/pids", w.ns, "*/cgroup.procs")) {
+		data, _ := os.ReadFile(name)
+		for pid := range strings.FieldsSeq(string(data)) {
+			t.Errorf("process %s is left in %s", pid, name)
+			syscall.Kill(ok(strconv.Atoi(pid))(t), syscall.SIGKILL)
+		}
 	}
 }
 
 // shims finds the processes of the shims of a task, or of all.
 func (w *world) shims(t testing.TB, id string) (pids []int) {
 	t.Helper()
-	names := ok(filepath.Glob("/proc/[0-9]*/cmdline"))(t)
+	names := globbed(t, "/proc/[0-9]*/cmdline")
 	for _, name := range names {
 		data, err := os.ReadFile(name)
 		if err != nil {
@@ -133,6 +141,13 @@ func (w *world) spec(t testing.TB, id, script string) *anypb.Any {
 	return &anypb.Any{TypeUrl: spec.TypeUrl, Value: data}
 }
 
+// process is the spec of an exec that runs a script.
+func process(t testing.TB, script string) *anypb.Any {
+	t.Helper()
+	p := specs.Process{Args: []string{"/bin/sh", "-c", script}, Cwd: "/", Env: []string{"PATH=/bin"}}
+	return &anypb.Any{TypeUrl: "types.containerd.io/opencontainers/runtime-spec/1/Process", Value: ok(json.Marshal(p))(t)}
+}
+
 // create records a container and creates its task.
 func (w *world) create(t testing.TB, id, script string) {
 	t.Helper()
@@ -145,7 +160,7 @@ func (w *world) create(t testing.TB, id, script string) {
 func (w *world) createTask(id string) (*tasksapi.CreateTaskResponse, error) {
 	return w.tasks.Create(w.ctx, &tasksapi.CreateTaskRequest{
 		ContainerID: id,
-		Rootfs:      []*types.Mount{{Type: "bind", Source: w.rootfs, Options: []string{"rbind", "ro"}}},
+		Rootfs:      []*types.Mount{{Type: "bind", Source: w.rootfs, Options: []string{"rbind", "rw"}}},
 	})
 }
 
@@ -189,9 +204,9 @@ func (w *world) nothingLeft(t testing.TB, id string) {
 		for _, pattern := range []string{
 			filepath.Join(w.state(), "io.containerd.runtime.v2.task", w.ns, "*"+id),
 			filepath.Join(w.root(), "io.containerd.runtime.v2.task", w.ns, id),
-			filepath.Join("/sys/fs/cgroup/*", w.ns, id),
+			filepath.Join("/sys/fs/cgroup/*", w.ns, id, "cgroup.procs"),
 		} {
-			if left := ok(filepath.Glob(pattern))(t); len(left) > 0 {
+			if left := globbed(t, pattern); len(left) > 0 {
 				return fmt.Errorf("left: %v", left)
 			}
 		}
@@ -201,7 +216,7 @@ func (w *world) nothingLeft(t testing.TB, id string) {
 		return nil
 	})
 	// The parent of the cgroups is the test's.
-	for _, dir := range ok(filepath.Glob(filepath.Join("/sys/fs/cgroup/*", w.ns)))(t) {
+	for _, dir := range globbed(t, filepath.Join("/sys/fs/cgroup/*", w.ns)) {
 		os.Remove(dir)
 	}
 }
@@ -291,8 +306,7 @@ func TestATaskLivesItsLife(t *testing.T) {
 		t.Fatal("a running task was deleted")
 	}
 
-	process := ok(json.Marshal(specs.Process{Args: []string{"/bin/sh", "-c", "exit 7"}, Cwd: "/", Env: []string{"PATH=/bin"}}))(t)
-	ask := &tasksapi.ExecProcessRequest{ContainerID: "a", ExecID: "e", Spec: &anypb.Any{TypeUrl: "types.containerd.io/opencontainers/runtime-spec/1/Process", Value: process}}
+	ask := &tasksapi.ExecProcessRequest{ContainerID: "a", ExecID: "e", Spec: process(t, "exit 7")}
 	ok(w.tasks.Exec(w.ctx, ask))(t)
 	_, err = w.tasks.Exec(w.ctx, ask)
 	wantCode(t, codes.AlreadyExists, err)

@@ -28,18 +28,12 @@ func (c Content) Writer(ctx context.Context, ref string, desc ocispec.Descriptor
 	c.db.linking.RLock() // so that what is found in the store below is still there at Commit
 	defer c.db.linking.RUnlock()
 
-	shared := content.Info{}
-	if desc.Digest != "" {
-		if info, err := c.db.content.Info(ctx, desc.Digest); err == nil && (desc.Size == 0 || desc.Size == info.Size) {
-			shared = info
-		}
-	}
-	w := &writer{view: c, ref: ref, started: time.Now()}
 	if desc.Digest != "" {
 		if err := c.refuseExisting(desc.Digest); err != nil {
 			return nil, err
 		}
 	}
+	w := &writer{view: c, ref: ref, started: time.Now()}
 	err := c.db.bolt.Update(func(tx *bolt.Tx) (err error) {
 		w.below, err = c.beginIngest(tx, ref, desc.Digest)
 		return err
@@ -47,11 +41,13 @@ func (c Content) Writer(ctx context.Context, ref string, desc ocispec.Descriptor
 	if err != nil {
 		return nil, err
 	}
-	if shared.Digest != "" {
-		w.shared = shared
-		return w, nil
-	}
 	w.Writer, err = c.db.content.Writer(ctx, w.below, desc)
+	if errdefs.IsAlreadyExists(err) {
+		w.Writer = nil
+		if w.shared, err = c.db.content.Info(ctx, desc.Digest); err == nil && desc.Size > 0 && desc.Size != w.shared.Size {
+			err = fmt.Errorf("content %s has %d bytes, not %d: %w", desc.Digest, w.shared.Size, desc.Size, errdefs.ErrInvalidArgument)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -259,6 +255,10 @@ func (w *writer) Commit(ctx context.Context, size int64, expected digest.Digest,
 // commitBelow commits in the store below; a blob that is there already is as good.
 func (w *writer) commitBelow(ctx context.Context, size int64, expected digest.Digest) (digest.Digest, int64, error) {
 	if w.Writer == nil {
+		// What was received before somebody else had the whole blob is of no use.
+		if err := w.view.db.content.Abort(ctx, w.below); err != nil && !errdefs.IsNotFound(err) {
+			return "", 0, err
+		}
 		info, err := w.view.db.content.Info(ctx, w.shared.Digest)
 		if err != nil {
 			return "", 0, err
