@@ -34,7 +34,7 @@ func saveCommand(c *cli) *cobra.Command {
 				}
 				q.Set("platform", raw)
 			}
-			return c.download(cmd, "/images/get", q, output, "cowardly refusing to save to a terminal. Use the -o flag or redirect")
+			return c.download(cmd, "/images/get", q, output, "save image")
 		},
 	}
 	f := cmd.Flags()
@@ -51,7 +51,7 @@ func exportCommand(c *cli) *cobra.Command {
 		Short: "Export a container's filesystem as a tar archive",
 		Args:  exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.download(cmd, "/containers/"+url.PathEscape(args[0])+"/export", nil, output, "cowardly refusing to save to a terminal. Use the -o flag or redirect")
+			return c.download(cmd, "/containers/"+url.PathEscape(args[0])+"/export", nil, output, "export container")
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "Write to a file, instead of STDOUT")
@@ -60,9 +60,9 @@ func exportCommand(c *cli) *cobra.Command {
 }
 
 // download writes an answer's body to a file, whole or not at all, or to standard output.
-func (c *cli) download(cmd *cobra.Command, path string, q url.Values, output, toTerminal string) (err error) {
+func (c *cli) download(cmd *cobra.Command, path string, q url.Values, output, what string) (err error) {
 	if _, ok := terminal.File(c.std.Out); ok && output == "" {
-		return errors.New(toTerminal)
+		return errors.New("cowardly refusing to save to a terminal. Use the -o flag or redirect")
 	}
 	cl, err := c.engine()
 	if err != nil {
@@ -77,7 +77,10 @@ func (c *cli) download(cmd *cobra.Command, path string, q url.Values, output, to
 		_, err = io.Copy(c.std.Out, resp.Body)
 		return err
 	}
-	return writeWhole(output, resp.Body)
+	if err := writeWhole(output, resp.Body); err != nil {
+		return fmt.Errorf("failed to %s: %w", what, err)
+	}
+	return nil
 }
 
 // writeWhole fills a temporary file beside name and renames it. What is no plain
@@ -94,6 +97,9 @@ func writeWhole(name string, r io.Reader) (err error) {
 		defer f.Close()
 		_, err = io.Copy(f, r)
 		return err
+	}
+	if _, err := os.Stat(filepath.Dir(name)); err != nil {
+		return fmt.Errorf("invalid output path: %w", err)
 	}
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
 	if err != nil {
@@ -248,7 +254,7 @@ func commitCommand(c *cli) *cobra.Command {
 					return errors.New("refusing to create a tag with a digest reference")
 				}
 				named = reference.TagNameOnly(named)
-				q.Set("repo", reference.FamiliarName(named))
+				q.Set("repo", named.Name())
 				if t, ok := named.(reference.Tagged); ok {
 					q.Set("tag", t.Tag())
 				}

@@ -62,7 +62,7 @@ func containerCommands() []entry {
 		{name: "diff", build: diffCommand, args: allContainers, one: true},
 		{name: "exec", build: execCommand, args: runningContainers, one: true},
 		{name: "export", build: exportCommand, args: allContainers, one: true},
-		{name: "inspect", build: inspectOf("container", "inspect [OPTIONS] CONTAINER [CONTAINER...]", "Display detailed information on one or more containers", true), args: allContainers},
+		{name: "inspect", build: inspectOf("container", "inspect [OPTIONS] CONTAINER [CONTAINER...]", "Display detailed information on one or more containers"), args: allContainers},
 		{name: "kill", build: killCommand, args: runningContainers},
 		{name: "logs", build: logsCommand, args: runningContainers, one: true},
 		{name: "ls", build: containerLsCommand},
@@ -98,7 +98,7 @@ func imageCommands() []entry {
 	return []entry{
 		{name: "history", build: historyCommand, args: knownImages, one: true},
 		{name: "import", build: importCommand},
-		{name: "inspect", build: inspectOf("image", "inspect [OPTIONS] IMAGE [IMAGE...]", "Display detailed information on one or more images", false), args: knownImages},
+		{name: "inspect", build: inspectOf("image", "inspect [OPTIONS] IMAGE [IMAGE...]", "Display detailed information on one or more images"), args: knownImages},
 		{name: "load", build: loadCommand},
 		{name: "ls", build: imageLsCommand},
 		{name: "prune", build: imagePruneCommand},
@@ -115,7 +115,7 @@ func networkCommands() []entry {
 		{name: "connect", build: networkConnectCommand, args: networkNames, one: true},
 		{name: "create", build: networkCreateCommand},
 		{name: "disconnect", build: networkDisconnectCommand, args: networkNames, one: true},
-		{name: "inspect", build: inspectOf("network", "inspect [OPTIONS] NETWORK [NETWORK...]", "Display detailed information on one or more networks", false), args: networkNames},
+		{name: "inspect", build: inspectOf("network", "inspect [OPTIONS] NETWORK [NETWORK...]", "Display detailed information on one or more networks"), args: networkNames},
 		{name: "ls", build: networkLsCommand},
 		{name: "prune", build: networkPruneCommand},
 		{name: "rm", build: networkRmCommand, args: networkNames},
@@ -135,7 +135,7 @@ func systemCommands() []entry {
 func volumeCommands() []entry {
 	return []entry{
 		{name: "create", build: volumeCreateCommand},
-		{name: "inspect", build: inspectOf("volume", "inspect [OPTIONS] VOLUME [VOLUME...]", "Display detailed information on one or more volumes", false), args: volumeNames},
+		{name: "inspect", build: inspectOf("volume", "inspect [OPTIONS] VOLUME [VOLUME...]", "Display detailed information on one or more volumes"), args: volumeNames},
 		{name: "ls", build: volumeLsCommand},
 		{name: "prune", build: volumePruneCommand},
 		{name: "rm", build: volumeRmCommand, args: volumeNames},

@@ -58,7 +58,7 @@ func inspectCommand(c *cli) *cobra.Command {
 			if only != "" && kindOf(only).name == "" {
 				return fmt.Errorf(`unknown type: %q: must be one of "container", "image", "network", "volume"`, only)
 			}
-			return c.inspect(cmd.Context(), args, text, only, sizeQuery(size), true)
+			return c.inspect(cmd.Context(), args, text, only, sizeQuery(size))
 		},
 	}
 	f := cmd.Flags()
@@ -69,26 +69,44 @@ func inspectCommand(c *cli) *cobra.Command {
 }
 
 func sizeQuery(on bool) url.Values {
-	if !on {
-		return nil
+	q := url.Values{}
+	if on {
+		q.Set("size", "1")
 	}
-	return url.Values{"size": {"1"}}
+	return q
 }
 
 // inspectOf is the inspect command of one kind of object.
-func inspectOf(name, use, short string, sized bool) func(c *cli) *cobra.Command {
+func inspectOf(name, use, short string) func(c *cli) *cobra.Command {
 	return func(c *cli) *cobra.Command {
-		var text string
-		var size bool
+		var text, platform string
+		var size, verbose bool
 		cmd := &cobra.Command{
 			Use: use, Short: short, Args: minArgs(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
-				return c.inspect(cmd.Context(), args, text, name, sizeQuery(size), false)
+				q := sizeQuery(size)
+				if verbose {
+					q.Set("verbose", "true")
+				}
+				if platform != "" {
+					raw, err := platformJSON(platform)
+					if err != nil {
+						return err
+					}
+					q.Set("platform", raw)
+				}
+				return c.inspect(cmd.Context(), args, text, name, q)
 			},
 		}
-		cmd.Flags().StringVarP(&text, "format", "f", "", formatUsage)
-		if sized {
-			cmd.Flags().BoolVarP(&size, "size", "s", false, "Display total file sizes")
+		f := cmd.Flags()
+		f.StringVarP(&text, "format", "f", "", formatUsage)
+		switch name {
+		case "container":
+			f.BoolVarP(&size, "size", "s", false, "Display total file sizes")
+		case "image":
+			f.StringVar(&platform, "platform", "", "Inspect a specific platform of the multi-platform\nimage. 'os[/arch[/variant]]' (e.g., linux/amd64)")
+		case "network":
+			f.BoolVarP(&verbose, "verbose", "v", false, "Verbose output for diagnostics")
 		}
 		return cmd
 	}
@@ -96,7 +114,7 @@ func inspectOf(name, use, short string, sized bool) func(c *cli) *cobra.Command 
 
 // inspect prints what the engine knows of names. What was found is printed even
 // where another name was not.
-func (c *cli) inspect(ctx context.Context, names []string, text, only string, q url.Values, any bool) error {
+func (c *cli) inspect(ctx context.Context, names []string, text, only string, q url.Values) error {
 	cl, err := c.engine()
 	if err != nil {
 		return err
@@ -134,8 +152,8 @@ func findObject(ctx context.Context, cl *client.Client, name, only string, q url
 		}
 		var raw json.RawMessage
 		kq := q
-		if k.name != "container" {
-			kq = nil
+		if only == "" && k.name != "container" {
+			kq = nil // --size is for containers
 		}
 		err := cl.Get(ctx, k.path(name), kq, &raw)
 		switch {

@@ -81,7 +81,12 @@ func (p *Pending) refused(resp *http.Response) (*Response, error) {
 	b := &body{ReadCloser: resp.Body, conn: p.conn, keep: !resp.Close}
 	e := &Error{Status: resp.StatusCode, Message: readMessage(b)}
 	b.Close()
-	if e.tooNew() && p.repeatable() && p.c.lower(resp.Header.Get("Api-Version"), p.version) {
+	if e.Message == "" {
+		e.Message = http.StatusText(e.Status)
+	}
+	// An answer to HEAD has no words: the version in its head must do.
+	tooNew := e.tooNew() || p.req.Method == http.MethodHead && e.Status == http.StatusBadRequest
+	if tooNew && p.repeatable() && p.c.lower(resp.Header.Get("Api-Version"), p.version) {
 		if err := p.send(); err != nil {
 			return nil, err
 		}

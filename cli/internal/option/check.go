@@ -23,7 +23,7 @@ func checkAttach(s string) (string, error) {
 
 func checkIP(s string) (string, error) {
 	if _, err := netip.ParseAddr(strings.TrimSpace(s)); err != nil {
-		return "", fmt.Errorf("%s is not an ip address", s)
+		return "", fmt.Errorf("IP address is not correctly formatted: %s", s)
 	}
 	return strings.TrimSpace(s), nil
 }

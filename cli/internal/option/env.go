@@ -79,12 +79,9 @@ func keyFile(name string, lookup func(string) (string, bool)) ([]string, error) 
 			return nil, fmt.Errorf("invalid env file (%s): variable '%s' contains whitespaces", name, key)
 		}
 		if !has && lookup != nil {
-			if value, has = lookup(key); !has {
-				continue
-			}
+			value, has = lookup(key)
 		}
 		if !has {
-			lines = append(lines, key)
 			continue
 		}
 		lines = append(lines, key+"="+value)

@@ -113,8 +113,14 @@ func (c *Container) endpoints() (map[string]*network.EndpointSettings, error) {
 		if err != nil {
 			return nil, err
 		}
-		if i == 0 && container.NetworkMode(a.name).IsUserDefined() {
+		mode := container.NetworkMode(a.name)
+		switch {
+		case mode.IsUserDefined() && i == 0:
 			ep.Links = c.links
+		case !mode.IsUserDefined() && len(a.aliases) > 0:
+			return nil, errors.New("network-scoped aliases are only supported for user-defined networks")
+		case mode.IsHost(), mode.IsNone(), mode.IsContainer():
+			continue // no network at all: nothing to say of it
 		}
 		out[a.name] = ep
 	}

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/docker/go-units"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 )
@@ -121,7 +123,7 @@ func (c *Container) config() (*container.Config, error) {
 func (c *Container) hostConfig() (*container.HostConfig, error) {
 	h := &container.HostConfig{
 		ContainerIDFile: c.CIDFile, AutoRemove: c.Remove, VolumeDriver: c.volumeDriver, VolumesFrom: c.volumesFrom,
-		Annotations: c.annotations, CapAdd: c.capAdd, CapDrop: c.capDrop, CgroupnsMode: container.CgroupnsMode(c.cgroupns),
+		Annotations: c.annotations, CgroupnsMode: container.CgroupnsMode(c.cgroupns),
 		DNSOptions: list(c.dnsOptions), DNSSearch: list(c.dnsSearch), ExtraHosts: c.extraHosts, GroupAdd: c.groups,
 		IpcMode: container.IpcMode(c.ipc), Links: c.links, OomScoreAdj: c.oomScoreAdj, PidMode: container.PidMode(c.pid),
 		Privileged: c.privileged, PublishAllPorts: c.publishAll, ReadonlyRootfs: c.readOnly, Tmpfs: tmpfs(c.tmpfs),
@@ -129,6 +131,7 @@ func (c *Container) hostConfig() (*container.HostConfig, error) {
 		Sysctls: c.sysctls, Runtime: c.runtime, Isolation: container.Isolation(c.isolation), Mounts: c.mounts,
 		LogConfig: container.LogConfig{Type: c.logDriver, Config: Pairs(c.logOpts)}, DNS: addrs(c.dns),
 	}
+	h.CapAdd, h.CapDrop = capabilities(c.capAdd, c.capDrop)
 	h.Binds, _ = volumes(c.volumes)
 	if c.flags.Changed("init") {
 		h.Init = &c.init
@@ -147,6 +150,39 @@ func (c *Container) hostConfig() (*container.HostConfig, error) {
 	}
 	h.Resources, err = c.limits()
 	return h, err
+}
+
+// capabilities are in the kernel's words, sorted. ALL stands for every other, and
+// what is both added and dropped is added.
+func capabilities(add, drop []string) (added, dropped []string) {
+	added = normalCapabilities(add)
+	for _, name := range normalCapabilities(drop) {
+		if !slices.Contains(added, name) {
+			dropped = append(dropped, name)
+		}
+	}
+	return added, dropped
+}
+
+func normalCapabilities(names []string) []string {
+	var out []string
+	for _, name := range names {
+		name = strings.ToUpper(strings.TrimSpace(name))
+		switch {
+		case name == "ALL":
+			return []string{name}
+		case !strings.HasPrefix(name, "CAP_"):
+			name = "CAP_" + name
+		}
+		out = append(out, name)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func sortedUlimits(list []*units.Ulimit) []*units.Ulimit {
+	slices.SortFunc(list, func(a, b *units.Ulimit) int { return strings.Compare(a.Name, b.Name) })
+	return list
 }
 
 // list is never nil: an engine tells "none" from "not said" for these.
@@ -214,10 +250,10 @@ func (c *Container) securityOptions(h *container.HostConfig) error {
 	for _, s := range c.security {
 		key, value, ok := strings.Cut(s, "=")
 		if !ok && key != "no-new-privileges" {
+			// The form before 1.11, which engines still read.
 			if key, value, ok = strings.Cut(s, ":"); !ok {
-				return fmt.Errorf("invalid --security-opt: %q", s)
+				return fmt.Errorf("Invalid --security-opt: %q", s)
 			}
-			s = key + "=" + value
 		}
 		switch {
 		case key == "systempaths" && value == "unconfined":
@@ -249,7 +285,7 @@ func (c *Container) limits() (container.Resources, error) {
 		CPUPeriod: r.cpuPeriod, CPUQuota: r.cpuQuota, CPURealtimePeriod: r.rtPeriod, CPURealtimeRuntime: r.rtRuntime,
 		CpusetCpus: r.cpusetCPUs, CpusetMems: r.cpusetMems, DeviceCgroupRules: r.deviceRules, DeviceRequests: r.gpus,
 		MemoryReservation: r.memoryReservation, MemorySwap: r.memorySwap, MemorySwappiness: &r.swappiness,
-		OomKillDisable: &r.oomKillDisable, PidsLimit: &r.pids, Ulimits: r.ulimits, Devices: []container.DeviceMapping{},
+		OomKillDisable: &r.oomKillDisable, PidsLimit: &r.pids, Ulimits: sortedUlimits(r.ulimits), Devices: []container.DeviceMapping{},
 	}
 	var cdi []string
 	for _, s := range r.devices {
