@@ -525,9 +525,10 @@ var answers = []struct {
 		wantCode(t, codes.NotFound, err)
 	}},
 	{"a lease that expired holds nothing", func(t *testing.T, a *api, ctx context.Context, ns string) {
-		past := time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)
-		ok(a.leases.Create(ctx, &leasesapi.CreateRequest{ID: "l", Labels: map[string]string{"containerd.io/gc.expire": past}}))(t)
+		end := time.Now().Add(2 * time.Second).Truncate(time.Second)
+		ok(a.leases.Create(ctx, &leasesapi.CreateRequest{ID: "l", Labels: map[string]string{"containerd.io/gc.expire": end.UTC().Format(time.RFC3339)}}))(t)
 		dgst := ok(a.write(in(ns, "containerd-lease", "l"), "r", []byte(ns), nil))(t)
+		time.Sleep(time.Until(end) + 10*time.Millisecond)
 		ok(a.leases.Create(ctx, &leasesapi.CreateRequest{ID: "collect"}))(t)
 		ok(a.leases.Delete(ctx, &leasesapi.DeleteRequest{ID: "collect", Sync: true}))(t)
 		_, err := a.content.Info(ctx, &contentapi.InfoRequest{Digest: dgst.String()})
