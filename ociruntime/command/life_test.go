@@ -357,8 +357,6 @@ func TestKillAllReachesEveryProcess(t *testing.T) {
 	dir := bundle(t, func(s *specs.Spec) {
 		shell("sleep 1000 & sleep 1000 & wait")(s)
 		s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace })
-		s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return m.Type == "proc" })
-		s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil
 	})
 	r.must(t, "run", "-d", "-b", dir, "x")
 	var pids []int

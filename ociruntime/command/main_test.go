@@ -1,7 +1,6 @@
 package command
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -113,16 +113,26 @@ type result struct {
 	code     int
 }
 
+// run runs cmd to its end. Its output goes to files, for a container that it
+// leaves running keeps them open.
 func run(t *testing.T, cmd *exec.Cmd) result {
 	t.Helper()
-	var out, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &stderr
+	dir := t.TempDir()
+	var files [2]*os.File
+	for i := range files {
+		var err error
+		if files[i], err = os.Create(filepath.Join(dir, strconv.Itoa(i))); err != nil {
+			t.Fatal(err)
+		}
+		defer files[i].Close()
+	}
+	cmd.Stdout, cmd.Stderr = files[0], files[1]
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
 	}
-	return result{out.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+	return result{read(t, files[0].Name()), read(t, files[1].Name()), cmd.ProcessState.ExitCode()}
 }
 
 func (r tool) run(t *testing.T, args ...string) result {
