@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"net/url"
 	"os"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/gantryd/gantry/cli/internal/client"
 	"github.com/gantryd/gantry/cli/internal/option"
-	"github.com/gantryd/gantry/cli/internal/terminal"
 )
 
 type execOptions struct {
@@ -108,10 +106,8 @@ func (c *cli) exec(ctx context.Context, name string, command []string, o *execOp
 	}
 	a := c.streams(o.stdin, true, true, o.tty)
 	a.detachKeys = pressed
-	if err := a.copy(ctx, stream); err != nil && !errors.Is(err, terminal.ErrDetached) {
+	if err := a.copy(ctx, stream); err != nil {
 		return err
-	} else if err != nil {
-		return nil
 	}
 	var info container.ExecInspectResponse
 	if err := cl.Get(ctx, path+"/json", nil, &info); err != nil {

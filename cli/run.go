@@ -168,7 +168,7 @@ func (r *foreground) run(ctx context.Context) (code int, err error) {
 	if err := <-copied; errors.Is(err, terminal.ErrDetached) {
 		return 0, nil
 	} else if err != nil {
-		return exitEngine, err
+		return 1, &statusError{code: 1, err: err} // it had started: no fault of the options
 	}
 	return exitStatus(wait)
 }

@@ -252,6 +252,7 @@ func (c *Container) securityOptions(h *container.HostConfig) error {
 		if !ok && key != "no-new-privileges" {
 			// The form before 1.11, which engines still read.
 			if key, value, ok = strings.Cut(s, ":"); !ok {
+				//lint:ignore ST1005 docker says it so
 				return fmt.Errorf("Invalid --security-opt: %q", s)
 			}
 		}

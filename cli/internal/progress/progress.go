@@ -73,7 +73,7 @@ func (d *display) show(m *message) error {
 		}
 		return d.plain(m)
 	}
-	if m.ID == "" || (m.Progress == nil && m.Status == "") {
+	if m.ID == "" || m.Progress == nil {
 		d.lines = nil // a line of its own ends the block
 		return d.plain(m)
 	}
