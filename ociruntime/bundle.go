@@ -55,20 +55,12 @@ func position(data []byte, offset int64) string {
 
 // Preview is the plan that [Create] would carry out. It changes nothing.
 func Preview(o CreateOptions) (*Plan, error) {
-	spec := o.Spec
-	if spec == nil {
-		var err error
-		if spec, err = ReadSpec(o.Bundle); err != nil {
-			return nil, err
-		}
-	}
-	if err := validate(spec); err != nil {
-		return nil, err
-	}
-	f, err := bundleFacts(spec, o.Bundle)
+	c, err := newContainer(&o)
 	if err != nil {
 		return nil, err
 	}
-	f.ID, f.NoPivot, f.NoNewKeyring, f.ExtraFiles = o.ID, o.NoPivot, o.NoNewKeyring, len(o.ExtraFiles)
-	return Compile(spec, f)
+	if err := c.compile(o); err != nil {
+		return nil, err
+	}
+	return c.plan, nil
 }

@@ -23,7 +23,7 @@ func Features() *features.Features {
 		Linux: &features.Linux{
 			Namespaces:   sortedNames(cloneFlag),
 			Capabilities: capNames,
-			Cgroup:       &features.Cgroup{V1: &yes, V2: &yes, Systemd: &yes, SystemdUser: &no, Rdma: &yes},
+			Cgroup:       &features.Cgroup{V1: &yes, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &yes},
 			Seccomp: &features.Seccomp{
 				Enabled:        &yes,
 				Actions:        seccomp.Actions(),

@@ -71,7 +71,7 @@ var broken = []brokenBundle{
 	{"no process", func(s *specs.Spec) { s.Process = nil }, nil, "config.json|process is missing"},
 	{"no arguments", func(s *specs.Spec) { s.Process.Args = nil }, nil, "process.args is empty"},
 	{"a relative cwd", func(s *specs.Spec) { s.Process.Cwd = "tmp" }, nil, `process.cwd|"tmp"|not absolute`},
-	{"a cwd that is not there", func(s *specs.Spec) { s.Process.Cwd = "/no/such" }, nil, "working directory|/no/such|no such file or directory"},
+	{"a cwd that is a file", func(s *specs.Spec) { s.Process.Cwd = "/bin/sh" }, nil, "cwd|/bin/sh|not a directory"},
 	{"no root", func(s *specs.Spec) { s.Root = nil }, nil, "root.path is missing"},
 	{"a rootfs that is not there", func(s *specs.Spec) { s.Root.Path = "nosuch" }, nil, "root.path|nosuch|no such file or directory"},
 	{"a rootfs that is a file", func(s *specs.Spec) { s.Root.Path = "rootfs/bin/sh" }, nil, "root.path|rootfs/bin/sh|not a directory"},
@@ -92,7 +92,7 @@ var broken = []brokenBundle{
 		const machine, s390 = 18, 22 // e_machine (elf(5))
 		elf[machine] = s390
 		write(t, filepath.Join(dir, "rootfs/alien"), string(elf), 0o755)
-	}, "/alien|exec format error|s390"},
+	}, "/alien|exec format error|S390"},
 	{"an unknown capability", func(s *specs.Spec) { s.Process.Capabilities.Effective = []string{"CAP_FLY"} }, nil, "process.capabilities.effective|CAP_FLY"},
 	{"an unknown rlimit", func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_X"}} }, nil, "process.rlimits[0]|RLIMIT_X"},
 	{"an rlimit with soft above hard", func(s *specs.Spec) {

@@ -51,6 +51,9 @@ func (l launch) create(s *session, id string, detached bool) (_ *ociruntime.Cont
 	if err := checkConsole(terminal, detached, *l.consoleSocket); err != nil {
 		return nil, err
 	}
+	if *l.consoleSocket == "" {
+		s.fit(spec.Process)
+	}
 	extra, err := s.extraFiles(*l.preserveFDs, spec.Process)
 	if err != nil {
 		return nil, err
@@ -64,7 +67,7 @@ func (l launch) create(s *session, id string, detached bool) (_ *ociruntime.Cont
 	if err != nil {
 		return nil, err
 	}
-	defer errs.Undo(&err, func() error { return c.Delete(context.Background(), true) })
+	defer errs.Undo(&err, func() error { return discard(c) })
 	if *l.consoleSocket != "" {
 		if err := sendFile(*l.consoleSocket, c.Console); err != nil {
 			return nil, fmt.Errorf("pass the terminal on: %w", err)

@@ -54,9 +54,9 @@ func Main(args []string, stdin, stdout, stderr *os.File) int {
 	s.log = slog.New(&plainHandler{w: stderr, level: slog.LevelWarn})
 	code, err := s.main(args)
 	if err != nil {
-		s.log.Error(err.Error())
+		s.log.Error(oneLine(err))
 		if s.logFile {
-			fmt.Fprintf(stderr, "%s: %v\n", program, err)
+			fmt.Fprintf(stderr, "%s: %s\n", program, oneLine(err))
 		}
 	}
 	return code

@@ -87,6 +87,9 @@ func (x execution) run(s *session, id string, args []string) (int, error) {
 	if err := checkConsole(p.Terminal, *x.detach, *x.consoleSocket); err != nil {
 		return 0, err
 	}
+	if *x.consoleSocket == "" {
+		s.fit(p)
+	}
 	extra, err := s.extraFiles(*x.preserveFDs, p)
 	if err != nil {
 		return 0, err

@@ -44,7 +44,7 @@ func (s *session) states() ([]ociruntime.State, error) {
 	}
 	states := []ociruntime.State{}
 	for _, c := range containers {
-		st, err := c.State()
+		st, err := s.state(c)
 		c.Close()
 		if err != nil {
 			s.log.Warn("read state", "container", c.ID, "error", err)

@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/ociruntime"
 )
 
 var runCommand = command{
@@ -39,9 +41,21 @@ func (s *session) runDetached(l launch, id string) (int, error) {
 		return 1, err
 	}
 	if err := c.Start(context.Background()); err != nil {
-		return 1, errors.Join(err, c.Delete(context.Background(), true))
+		return 1, errors.Join(err, discard(c))
 	}
 	return 0, c.Close()
+}
+
+// discard takes a container apart that is not to be, and reaps its process.
+func discard(c *ociruntime.Container) error {
+	if err := c.Delete(context.Background(), true); err != nil {
+		return err
+	}
+	_, err := syscall.Wait4(c.Pid, nil, 0, nil)
+	if errors.Is(err, unix.ECHILD) {
+		return nil // reaped already
+	}
+	return err
 }
 
 // runAttached plays the parent that other callers of a runtime are themselves:
@@ -54,8 +68,8 @@ func (s *session) runAttached(l launch, id string, keep bool) (code int, err err
 	}
 	if !keep {
 		defer func() {
-			if deleted := c.Delete(context.Background(), true); deleted != nil {
-				code, err = 1, errors.Join(err, deleted)
+			if e := discard(c); e != nil {
+				code, err = 1, errors.Join(err, e)
 			}
 		}()
 	}

@@ -3,6 +3,11 @@ package command
 import (
 	"encoding/json"
 	"io"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
 
 	"github.com/gantryd/gantry/ociruntime"
 )
@@ -11,12 +16,30 @@ var stateCommand = command{
 	name: "state", args: "CONTAINER", least: 1, most: 1,
 	about: "print the state of a container as JSON",
 	flags: plain(with(func(s *session, c *ociruntime.Container) error {
-		st, err := c.State()
+		st, err := s.state(c)
 		if err != nil {
 			return err
 		}
 		return printJSON(s.stdout, st)
 	})),
+}
+
+// state says whose container it is, too: the user who owns its directory.
+func (s *session) state(c *ociruntime.Container) (ociruntime.State, error) {
+	st, err := c.State()
+	if err != nil || st.Owner != "" {
+		return st, err
+	}
+	fi, err := os.Stat(filepath.Join(s.root, c.ID))
+	if err != nil {
+		return st, err
+	}
+	uid := strconv.FormatUint(uint64(fi.Sys().(*syscall.Stat_t).Uid), 10)
+	st.Owner = "#" + uid
+	if u, err := user.LookupId(uid); err == nil {
+		st.Owner = u.Username
+	}
+	return st, nil
 }
 
 // printJSON writes v for both programs and people.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 )
@@ -38,6 +39,17 @@ func (s *session) drive(master *os.File) (*terminal, error) {
 		t.copied <- err
 	}()
 	return t, nil
+}
+
+// fit makes the terminal of a process that we drive as large as ours, if nothing
+// else is said, before the process can ask.
+func (s *session) fit(p *specs.Process) {
+	if p == nil || !p.Terminal || p.ConsoleSize != nil {
+		return
+	}
+	if size, err := unix.IoctlGetWinsize(int(s.stdin.Fd()), unix.TIOCGWINSZ); err == nil {
+		p.ConsoleSize = &specs.Box{Height: uint(size.Row), Width: uint(size.Col)}
+	}
 }
 
 // resize gives the container's terminal the size of ours.
