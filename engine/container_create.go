@@ -270,7 +270,7 @@ func recordLabels(labels map[string]string) map[string]string {
 func (c *containers) pointsOf(ref string) ([]docker.Point, error) {
 	k, err := c.find(ref)
 	if err != nil {
-		return nil, err
+		return nil, invalid("%w", err) // 404 would say that the image is missing
 	}
 	return slices.Clone(k.snapshot().Mounts), nil
 }

@@ -206,7 +206,7 @@ func (c *containers) dir(id string) string { return filepath.Join(c.cfg.Root, "c
 
 // createTask makes the task, with its network and streams, but does not run it.
 func (c *containers) createTask(ctx context.Context, k *ctr, r *run, rec record, rootfs []mount.Mount, j *journal) error {
-	io, err := c.stdio(k.id, rec)
+	io, err := c.stdio(ctx, k.id, rec)
 	if err != nil {
 		return err
 	}

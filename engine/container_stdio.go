@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -22,7 +23,7 @@ const ourRuntime = "io.containerd.gantry.v2"
 type streams struct{ stdin, stdout, stderr string }
 
 // stdio says where the streams of a container go: to the logger (see api/stdio).
-func (c *containers) stdio(id string, rec record) (streams, error) {
+func (c *containers) stdio(ctx context.Context, id string, rec record) (streams, error) {
 	size, files, err := logLimits(rec.HostConfig.LogConfig)
 	if err != nil {
 		return streams{}, err
@@ -39,7 +40,7 @@ func (c *containers) stdio(id string, rec record) (streams, error) {
 		return streams{}, fmt.Errorf("make directory of attach sockets: %w", err)
 	}
 	if rec.Config.OpenStdin && rec.Runtime != ourRuntime {
-		return c.fifoStdio(id, l)
+		return c.fifoStdio(ctx, id, l)
 	}
 	s := streams{stdout: l.URI()}
 	if !rec.Config.Tty {
@@ -55,7 +56,7 @@ func (c *containers) attachPath(id string) string {
 
 // fifoStdio is for a foreign shim, which has no stdin beside a binary:// logger:
 // the streams are fifos, and the engine runs the logger on them.
-func (c *containers) fifoStdio(id string, l stdio.Logger) (streams, error) {
+func (c *containers) fifoStdio(ctx context.Context, id string, l stdio.Logger) (streams, error) {
 	dir := filepath.Join(c.cfg.State, "fifo", id)
 	if err := os.RemoveAll(dir); err != nil {
 		return streams{}, fmt.Errorf("make fifos of %s: %w", id, err)
@@ -75,14 +76,30 @@ func (c *containers) fifoStdio(id string, l stdio.Logger) (streams, error) {
 			return streams{}, fmt.Errorf("make fifo %s: %w", path, err)
 		}
 	}
-	cmd := exec.Command(l.Binary, l.Args()...)
-	cmd.Env = append(os.Environ(), "CONTAINER_ID="+id, "CONTAINER_NAMESPACE="+c.cfg.Namespace)
-	var said bytes.Buffer
-	cmd.Stderr = &said
-	if err := cmd.Run(); err != nil {
-		return streams{}, fmt.Errorf("start logger of %s: %w: %s", id, err, bytes.TrimSpace(said.Bytes()))
+	if err := c.runLogger(ctx, id, dir, l); err != nil {
+		return streams{}, err
 	}
 	return streams{l.Fifos.Stdin, l.Fifos.Stdout, l.Fifos.Stderr}, nil
+}
+
+// runLogger starts the logger, which is ready when the command has ended, and goes
+// on in a process of its own. What it says goes to a file: a pipe would be held
+// open by that process.
+func (c *containers) runLogger(ctx context.Context, id, dir string, l stdio.Logger) error {
+	said, err := os.Create(filepath.Join(dir, "said"))
+	if err != nil {
+		return fmt.Errorf("start logger of %s: %w", id, err)
+	}
+	defer said.Close()
+	defer os.Remove(said.Name())
+	cmd := exec.CommandContext(ctx, l.Binary, l.Args()...)
+	cmd.Env = append(os.Environ(), "CONTAINER_ID="+id, "CONTAINER_NAMESPACE="+c.cfg.Namespace)
+	cmd.Stderr = said
+	if err := cmd.Run(); err != nil {
+		text, _ := os.ReadFile(said.Name()) // the error without it is better than none
+		return fmt.Errorf("start logger of %s: %w: %s", id, err, bytes.TrimSpace(text))
+	}
+	return nil
 }
 
 // logLimits reads --log-driver and --log-opt: json-file (and local, which is kept

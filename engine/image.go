@@ -102,6 +102,10 @@ func (i *images) resolve(ctx context.Context, ref string, platform *ocispec.Plat
 	if err != nil {
 		return nil, err
 	}
+	// A lone manifest is for the platform that its config says.
+	if p := r.Image.Platform; platform != nil && p.Architecture != "" && !platforms.Only(*platform).Match(p) {
+		return nil, notFound("image with reference %s was found but does not provide the specified platform (%s)", ref, format(platform))
+	}
 	named := r.resolved
 	named.Name = img.Name
 	return &named, nil
