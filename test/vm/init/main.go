@@ -30,6 +30,9 @@ func main() {
 }
 
 func boot() error {
+	if err := leaveInitramfs(); err != nil {
+		return err
+	}
 	for _, m := range []struct{ kind, dir, options string }{
 		{"proc", "/proc", ""},
 		{"sysfs", "/sys", ""},
@@ -62,6 +65,44 @@ func boot() error {
 		return fmt.Errorf("set lo up: %w: %s", err, out)
 	}
 	return runJobs()
+}
+
+// leaveInitramfs moves to a tmpfs: the initramfs itself cannot be pivoted away
+// from (pivot_root(2), EINVAL), so no container could be made on it.
+func leaveInitramfs() error {
+	const root = "/root-of-the-machine"
+	entries, err := os.ReadDir("/")
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(root, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount("tmpfs", root, "tmpfs", 0, "mode=755,size=90%"); err != nil {
+		return fmt.Errorf("mount %s: %w", root, err)
+	}
+	for _, e := range entries {
+		if e.Name() == "dev" {
+			continue // devtmpfs comes in its place
+		}
+		mv := exec.Command("/bin/busybox", "mv", "/"+e.Name(), root+"/")
+		mv.Stdin, mv.Stdout, mv.Stderr = os.Stdin, os.Stdout, os.Stdout // there is no /dev/null yet
+		if err := mv.Run(); err != nil {
+			return fmt.Errorf("move /%s: %w", e.Name(), err)
+		}
+		if e.Name() == "bin" {
+			if err := os.Symlink(root+"/bin", "/bin"); err != nil {
+				return err
+			}
+		}
+	}
+	if err := unix.Chdir(root); err != nil {
+		return err
+	}
+	if err := unix.Mount(root, "/", "", unix.MS_MOVE, ""); err != nil {
+		return fmt.Errorf("move the root: %w", err)
+	}
+	return unix.Chroot(".")
 }
 
 func loadModules() error {
