@@ -91,26 +91,35 @@ func inherit(dir, top, file string) error {
 }
 
 // enableControllers turns on every controller for the group in the groups
-// above it (cgroup v2, "Enabling and Disabling"). One that cannot be is left
-// out: a limit that needs it says so.
+// above it, from the top (cgroup v2, "Enabling and Disabling"). One that cannot be
+// is left out: a limit that needs it says so.
 func (d Dir) enableControllers() error {
 	b, err := os.ReadFile(filepath.Join(d.Mount, "cgroup.controllers"))
 	if err != nil {
 		return err
 	}
-	rel, err := filepath.Rel(d.Mount, filepath.Dir(d.Path))
+	rel, err := filepath.Rel(d.Mount, d.Path)
 	if err != nil {
 		return err
 	}
 	dir := d.Mount
 	for _, part := range strings.Split(rel, "/") {
-		dir = filepath.Join(dir, part)
-		for _, c := range strings.Fields(string(b)) {
-			_ = write(dir, "cgroup.subtree_control", "+"+c)
+		enabled, err := os.ReadFile(filepath.Join(dir, subtreeControl))
+		if err != nil {
+			return err
 		}
+		on := strings.Fields(string(enabled))
+		for _, c := range strings.Fields(string(b)) {
+			if !slices.Contains(on, c) {
+				_ = write(dir, subtreeControl, "+"+c)
+			}
+		}
+		dir = filepath.Join(dir, part)
 	}
 	return nil
 }
+
+const subtreeControl = "cgroup.subtree_control"
 
 // Remove removes the group and the groups below it. The kernel refuses while a
 // process that was killed is still on its way out, so it is tried for a while.
@@ -142,6 +151,17 @@ func remove(dir string) error {
 		}
 		time.Sleep(pause)
 	}
+}
+
+// Remove removes the groups that Create made.
+func Remove(made []string) error {
+	var errs []error
+	for _, dir := range slices.Backward(made) {
+		if err := remove(dir); err != nil {
+			errs = append(errs, fmt.Errorf("remove cgroup %s: %w", dir, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Exists says whether the group is there in any hierarchy.

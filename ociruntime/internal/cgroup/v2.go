@@ -3,6 +3,7 @@ package cgroup
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -108,11 +109,13 @@ func (l *list) cpuV2(c *specs.LinuxCPU) error {
 	return nil
 }
 
-// weight turns shares, 2 to 262144, into a weight, 1 to 10000.
+// weight turns shares, 2 to 262144, into a weight, 1 to 10000, so that the
+// defaults of the two, 1024 and 100, meet (the conversion that runc 1.4 and crun
+// 1.23 changed to, a parabola in the logarithms).
 func weight(shares uint64) uint64 {
-	const least, most, most2 = 2, 262144, 10000
-	shares = min(max(shares, least), most)
-	return 1 + (shares-least)*(most2-1)/(most-least)
+	const least, most = 2, 262144
+	l := math.Log2(float64(min(max(shares, least), most)))
+	return uint64(math.Ceil(math.Pow(10, (l*l+125*l)/612-7.0/34)))
 }
 
 func (l *list) blockIOV2(b *specs.LinuxBlockIO) {
