@@ -17,7 +17,7 @@ check "swap is limited with memory" 33554432 "$($run -m 32m busybox cat /sys/fs/
 check "cpu limit" "50000 100000" "$($run --cpus 0.5 busybox cat /sys/fs/cgroup/cpu.max)"
 check "pids limit" 42 "$($run --pids-limit 42 busybox cat /sys/fs/cgroup/pids.max)"
 check "cgroup namespace" "0::/" "$($run busybox cat /proc/self/cgroup)"
-check "no foreign device" 1 "$($run busybox sh -c 'mknod /tmp/d b 7 0 && : < /tmp/d; echo $?' 2>/dev/null | tail -1)"
+check "no foreign device" 1 "$($run busybox sh -c 'mknod /tmp/d b 7 0 && cat /tmp/d; echo $?' 2>/dev/null | tail -1)"
 check "own devices" 0 "$($run busybox sh -c 'head -c 1 /dev/zero >/dev/null; echo $?')"
 check "exit code" 7 "$($run busybox sh -c 'exit 7'; echo $?)"
 $run -m 16m busybox sh -c 'tail /dev/zero' >/dev/null 2>&1
@@ -29,7 +29,7 @@ check "paused" "paused 1" "$(gantry inspect -f '{{.State.Status}}' box) $(cat $(
 gantry unpause box >/dev/null
 gantry update -m 64m --memory-swap 64m box >/dev/null
 check "update" 67108864 "$(gantry exec box cat /sys/fs/cgroup/memory.max)"
-check "stats" yes "$(gantry stats --no-stream --format '{{.MemUsage}}' box | grep -q 'MiB / 64MiB' && echo yes)"
+check "stats" yes "$(gantry stats --no-stream --format '{{.MemUsage}}' box | grep -q 'iB / 64MiB' && echo yes)"
 check "published port" served "$(wget -q -O - http://127.0.0.1:8080/)"
 kill -9 $pid
 gantryd --root /var/gantry --state /run/gantry >>/tmp/gantryd.log 2>&1 &
