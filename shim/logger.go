@@ -42,7 +42,11 @@ func runLogger(argv []string) error {
 	if os.Getenv(detachedEnv) == "" {
 		return detach(argv)
 	}
-	return logFifos(l)
+	ready := os.NewFile(loggerReady, "ready")
+	if err = logFifos(l, ready); err != nil {
+		fmt.Fprint(ready, err) // detach says it, if it still listens
+	}
+	return err
 }
 
 // logDescriptors is the logger of a foreign shim's binary:// URI.
@@ -54,7 +58,7 @@ func logDescriptors(l api.Logger) error {
 }
 
 // logFifos is the logger that the engine started.
-func logFifos(l api.Logger) error {
+func logFifos(l api.Logger, ready *os.File) error {
 	var in *os.File
 	files := [2]*os.File{}
 	for i, path := range []string{l.Fifos.Stdout, l.Fifos.Stderr} {
@@ -80,7 +84,7 @@ func logFifos(l api.Logger) error {
 		in = ours
 		go feed(to, theirs) // it ends with the program
 	}
-	return logStreams(l, in, files[0], files[1], os.NewFile(loggerReady, "ready"))
+	return logStreams(l, in, files[0], files[1], ready)
 }
 
 // feed copies stdin into a fifo, and closes it when it was read: what is in a fifo
@@ -124,6 +128,12 @@ func logStreams(l api.Logger, in, stdout, stderr, ready *os.File) (err error) {
 	}
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, unix.SIGTERM)
+	if os.Getenv(detachedEnv) != "" {
+		// Who started us waits for the end of stderr too; stdin is /dev/null.
+		if err := unix.Dup3(0, 2, 0); err != nil {
+			return fmt.Errorf("let go of stderr: %w", err)
+		}
+	}
 	ready.Close()
 	select {
 	case <-s.ended:
@@ -140,7 +150,8 @@ func logStreams(l api.Logger, in, stdout, stderr, ready *os.File) (err error) {
 // detachedEnv marks the logger that detach leaves behind.
 const detachedEnv = "GANTRY_LOGGER"
 
-// detach starts the logger in a session of its own and waits until it is ready.
+// detach starts the logger in a session of its own and waits until it is ready,
+// or says why it cannot be. Nothing of the caller's stays open in it.
 func detach(argv []string) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -156,22 +167,24 @@ func detach(argv []string) error {
 		return err
 	}
 	defer null.Close()
+	if err := closeInherited(); err != nil {
+		return err
+	}
 	p, err := os.StartProcess(self, append([]string{self}, argv...), &os.ProcAttr{
-		Env:   append(os.Environ(), detachedEnv+"=1", "GOMAXPROCS=1", "GOGC=25"),
-		Files: []*os.File{null, null, os.Stderr, null, null, theirs},
+		Env:   append(environ(), detachedEnv+"=1", "GOMAXPROCS=1", "GOGC=25"),
+		Files: []*os.File{null, null, null, null, null, theirs},
 		Sys:   &unix.SysProcAttr{Setsid: true},
 	})
 	theirs.Close()
 	if err != nil {
 		return fmt.Errorf("start logger: %w", err)
 	}
-	var b [1]byte
-	if _, err := ready.Read(b[:]); err == nil {
-		return errors.New("start logger: unexpected answer")
+	why, err := io.ReadAll(ready)
+	if err == nil && len(why) > 0 {
+		err = errors.New(string(why))
 	}
-	var ws unix.WaitStatus
-	if pid, _ := unix.Wait4(p.Pid, &ws, unix.WNOHANG, nil); pid == p.Pid {
-		return fmt.Errorf("start logger: it ended with status %d", ws.ExitStatus())
+	if err != nil {
+		return fmt.Errorf("start logger: %w", err)
 	}
 	return p.Release()
 }
