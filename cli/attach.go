@@ -45,27 +45,31 @@ func (c *cli) attach(ctx context.Context, name string, o *attachOptions) error {
 	if err != nil {
 		return err
 	}
+	// Before anything else: an exit while we look is not missed.
+	waiting, err := cl.Send(ctx, client.Request{Method: http.MethodPost, Path: "/containers/" + url.PathEscape(name) + "/wait"})
+	if err != nil {
+		return err
+	}
 	var info container.InspectResponse
 	if err := cl.Get(ctx, "/containers/"+url.PathEscape(name)+"/json", nil, &info); err != nil {
 		return err
 	}
 	switch {
 	case !info.State.Running:
-		return errors.New("cannot attach to a stopped container, start it first")
+		//lint:ignore ST1005 docker says it so
+		return errors.New("You cannot attach to a stopped container, start it first")
 	case info.State.Paused:
-		return errors.New("cannot attach to a paused container, unpause it first")
+		//lint:ignore ST1005 docker says it so
+		return errors.New("You cannot attach to a paused container, unpause it first")
 	case info.State.Restarting:
-		return errors.New("cannot attach to a restarting container, wait until it is running")
+		//lint:ignore ST1005 docker says it so
+		return errors.New("You cannot attach to a restarting container, wait until it is running")
 	}
 	stdin := !o.noStdin && info.Config.OpenStdin
 	if err := c.checkTTY(stdin, info.Config.Tty); err != nil {
 		return err
 	}
 	keys, pressed, err := c.detachKeys(o.detachKeys)
-	if err != nil {
-		return err
-	}
-	waiting, err := cl.Send(ctx, client.Request{Method: http.MethodPost, Path: "/containers/" + info.ID + "/wait"})
 	if err != nil {
 		return err
 	}

@@ -240,7 +240,7 @@ func (c *cli) dfTemplate(u *diskUsage, text string) error {
 	}
 	t, err := format.Parse(text)
 	if err != nil {
-		return &statusError{code: 64, err: err}
+		return &statusError{code: exitUsage, err: err}
 	}
 	if err := t.Execute(c.std.Out, all); err != nil {
 		return fmt.Errorf("template parsing error: %w", err)

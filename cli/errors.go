@@ -10,6 +10,7 @@ import (
 
 // Exit codes of run and create, as docker has them.
 const (
+	exitUsage    = 64  // EX_USAGE: a template that cannot be read
 	exitEngine   = 125 // the engine refused, or an option was wrong
 	exitNoInvoke = 126 // the command cannot be invoked
 	exitNotFound = 127 // the command was not found

@@ -73,7 +73,7 @@ func (c *cli) events(cmd *cobra.Command, q url.Values, text string) error {
 	if text != "" {
 		var err error
 		if t, err = format.Parse(text); err != nil {
-			return &statusError{code: 64, err: err}
+			return &statusError{code: exitUsage, err: err}
 		}
 	}
 	cl, err := c.engine()

@@ -115,6 +115,9 @@ func inspectOf(name, use, short string) func(c *cli) *cobra.Command {
 // inspect prints what the engine knows of names. What was found is printed even
 // where another name was not.
 func (c *cli) inspect(ctx context.Context, names []string, text, only string, q url.Values) error {
+	if _, err := format.Parse(text); err != nil {
+		return &statusError{code: exitUsage, err: err}
+	}
 	cl, err := c.engine()
 	if err != nil {
 		return err
@@ -131,18 +134,10 @@ func (c *cli) inspect(ctx context.Context, names []string, text, only string, q 
 	}
 	if text == "" || len(found) > 0 {
 		if err := format.Inspect(c.std.Out, text, found); err != nil {
-			return &statusError{code: templateCode(err), err: errors.Join(append([]error{err}, errs...)...)}
+			errs = append([]error{err}, errs...)
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// templateCode is 64 (EX_USAGE) for a template that is wrong.
-func templateCode(err error) int {
-	if _, ok := errors.AsType[*format.TemplateError](err); ok {
-		return 64
-	}
-	return 1
 }
 
 func findObject(ctx context.Context, cl *client.Client, name, only string, q url.Values) (format.Object, error) {

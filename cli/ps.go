@@ -80,6 +80,9 @@ func (c *cli) ps(cmd *cobra.Command, o *psOptions) error {
 	if o.format == "" {
 		o.format = c.file().PsFormat
 	}
+	if err := format.Check(o.format); err != nil {
+		return err
+	}
 	// Sizes are costly for the engine: ask only where they are shown.
 	size := o.size || strings.Contains(o.format, ".Size")
 	list, err := c.containers(cmd, o, size)

@@ -73,10 +73,11 @@ func (c *cli) run(cmd *cobra.Command, o *runOptions) error {
 		return withHelp(cmd, err, exitEngine)
 	}
 	if o.detach {
-		if err := c.startCreated(ctx, id, o.explain); err != nil {
+		err := c.startCreated(ctx, id, o.explain)
+		fmt.Fprintln(c.std.Out, id) // one that did not start is there too
+		if err != nil {
 			return withHelp(cmd, err, startCode(err))
 		}
-		fmt.Fprintln(c.std.Out, id)
 		return c.explained(ctx, o.explain, id)
 	}
 	r := &foreground{c: c, cl: c.client, id: id, opts: o, body: body, keys: keys, pressed: pressed}

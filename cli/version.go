@@ -96,7 +96,7 @@ func (c *cli) printVersions(text string, info *versionInfo) error {
 	}
 	t, err := format.Parse(text)
 	if err != nil {
-		return &statusError{code: 64, err: err}
+		return &statusError{code: exitUsage, err: err}
 	}
 	if err := t.Execute(c.std.Out, info); err != nil {
 		return err

@@ -37,9 +37,9 @@ func Write[T any](w io.Writer, l List, format string, rows []T) error {
 		format = strings.TrimSpace(table)
 	}
 	format = unescape(format)
-	t, err := Parse(format)
+	t, err := parseList(format)
 	if err != nil {
-		return fmt.Errorf("failed to parse template: %w", errors.Unwrap(err))
+		return err
 	}
 	t.Funcs(template.FuncMap{"json": rowJSON[T]})
 	var body bytes.Buffer
@@ -79,6 +79,23 @@ func rowJSON[T any](v any) (string, error) {
 		return string(raw), err
 	}
 	return JSON(v)
+}
+
+// Check says whether Write can read a format, before the engine is asked for rows.
+func Check(format string) error {
+	if format == "" || format == "table" || format == "json" {
+		return nil
+	}
+	_, err := parseList(unescape(strings.TrimSpace(strings.TrimPrefix(format, "table"))))
+	return err
+}
+
+func parseList(text string) (*template.Template, error) {
+	t, err := Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("failed to parse template: %w", errors.Unwrap(err))
+	}
+	return t, nil
 }
 
 // unescape reads the two escapes that a shell leaves in single quotes.

@@ -29,7 +29,7 @@ func Inspect(w io.Writer, format string, objects []Object) error {
 	}
 	t, err := Parse(format)
 	if err != nil {
-		return &TemplateError{err}
+		return err
 	}
 	for _, o := range objects {
 		var buf bytes.Buffer
@@ -59,13 +59,6 @@ func Inspect(w io.Writer, format string, objects []Object) error {
 	}
 	return nil
 }
-
-// TemplateError says that the user's template cannot be read.
-type TemplateError struct{ Err error }
-
-func (e *TemplateError) Error() string { return e.Err.Error() }
-
-func (e *TemplateError) Unwrap() error { return e.Err }
 
 // inspectCompact is all of them as one array in one line, as the engine wrote them.
 func inspectCompact(w io.Writer, objects []Object) error {

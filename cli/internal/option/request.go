@@ -152,8 +152,8 @@ func (c *Container) hostConfig() (*container.HostConfig, error) {
 	return h, err
 }
 
-// capabilities are in the kernel's words, sorted. ALL stands for every other, and
-// what is both added and dropped is added.
+// capabilities are in the kernel's words, sorted; what is both added and dropped
+// is added.
 func capabilities(add, drop []string) (added, dropped []string) {
 	added = normalCapabilities(add)
 	for _, name := range normalCapabilities(drop) {
@@ -168,10 +168,7 @@ func normalCapabilities(names []string) []string {
 	var out []string
 	for _, name := range names {
 		name = strings.ToUpper(strings.TrimSpace(name))
-		switch {
-		case name == "ALL":
-			return []string{name}
-		case !strings.HasPrefix(name, "CAP_"):
+		if name != "ALL" && !strings.HasPrefix(name, "CAP_") {
 			name = "CAP_" + name
 		}
 		out = append(out, name)
