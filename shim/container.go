@@ -19,6 +19,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/gantryd/gantry/api/journey"
+	api "github.com/gantryd/gantry/api/stdio"
 	"github.com/gantryd/gantry/internal/atomicfile"
 	"github.com/gantryd/gantry/internal/errs"
 	"github.com/gantryd/gantry/internal/mount"
@@ -170,8 +171,10 @@ func (s *Shim) recordOf(r *taskapi.CreateRequest) (record, error) {
 		rec.Root = filepath.Join(s.stateDir(), filepath.Base(rec.Binary))
 	}
 	rec.Root = filepath.Join(rec.Root, s.cfg.Namespace)
-	if l, isOurs := ourLogger(r.Stdout); isOurs {
-		rec.Attach = l.Attach
+	if isOurs(r.Stdout) {
+		if l, err := api.ParseLogger(r.Stdout); err == nil { // open says what is wrong with it
+			rec.Attach = l.Attach
+		}
 	}
 	if r.Checkpoint != "" {
 		return rec, fmt.Errorf("restore %s: checkpoints are not supported: %w", r.ID, errdefs.ErrNotImplemented)

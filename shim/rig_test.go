@@ -165,6 +165,14 @@ func spec(argv ...string) *specs.Spec {
 // newTask makes a bundle and starts a shim for it.
 func (d *daemon) newTask(id string, s *specs.Spec) *task {
 	d.t.Helper()
+	t := d.prepare(id, s)
+	t.start()
+	return t
+}
+
+// prepare makes a bundle.
+func (d *daemon) prepare(id string, s *specs.Spec) *task {
+	d.t.Helper()
 	t := &task{daemon: d, id: id, bundle: filepath.Join(d.dir, "b", id)}
 	lower := filepath.Join(d.dir, "lower")
 	upper := filepath.Join(d.dir, "upper", id)
@@ -190,7 +198,6 @@ func (d *daemon) newTask(id string, s *specs.Spec) *task {
 	if err := os.WriteFile(filepath.Join(t.bundle, "config.json"), data, 0o600); err != nil {
 		d.t.Fatal(err)
 	}
-	t.start()
 	return t
 }
 

@@ -213,9 +213,8 @@ func leave(a args, path string) (err error) {
 	defer null.Close()
 	log := openLog(null)
 	defer log.Close()
-	// What a daemon left open by mistake is no business of a container's.
-	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil && !errors.Is(err, unix.ENOSYS) {
-		return fmt.Errorf("close inherited descriptors: %w", err)
+	if err := closeInherited(); err != nil {
+		return err
 	}
 	p, err := os.StartProcess(self, argv, &os.ProcAttr{
 		Env:   append(environ(), "TTRPC_ADDRESS="+a.TTRPCAddress, "GOMAXPROCS=1", "GOGC=25"),
@@ -226,6 +225,16 @@ func leave(a args, path string) (err error) {
 		return fmt.Errorf("start shim: %w", err)
 	}
 	return p.Release()
+}
+
+// closeInherited has every descriptor but the standard ones closed at the next
+// exec: what a daemon left open by mistake is no business of a container's.
+func closeInherited() error {
+	err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+	if err != nil && !errors.Is(err, unix.ENOSYS) { // before Linux 5.11
+		return fmt.Errorf("close inherited descriptors: %w", err)
+	}
+	return nil
 }
 
 // openLog opens the fifo "log" in the bundle, by which a daemon reads what its

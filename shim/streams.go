@@ -87,9 +87,12 @@ func open(u uris, o owner) (s *streams, err error) {
 	scheme, _, isURI := strings.Cut(u.stdout, "://")
 	switch {
 	case isURI && scheme == "binary":
-		l, isOurs := ourLogger(u.stdout)
-		if !isOurs {
+		if !isOurs(u.stdout) {
 			return s, s.openForeign(u, o)
+		}
+		l, err := api.ParseLogger(u.stdout)
+		if err != nil {
+			return s, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 		}
 		return s, s.openLogger(l, u)
 	case isURI && scheme != "file" && scheme != "fifo":
@@ -100,18 +103,15 @@ func open(u uris, o owner) (s *streams, err error) {
 	return s, s.openFiles(u)
 }
 
-// ourLogger says whether uri names this program as the logger, by its file or,
-// where it was replaced meanwhile, by its name.
-func ourLogger(uri string) (api.Logger, bool) {
-	l, err := api.ParseLogger(uri)
-	if err != nil {
-		return l, false
+// isOurs says whether uri names this program as the logger, by its file's name:
+// the file itself may have been replaced meanwhile.
+func isOurs(uri string) bool {
+	u, err := url.Parse(uri)
+	if err != nil || u.Scheme != "binary" {
+		return false
 	}
 	self, err := os.Executable()
-	if err != nil {
-		return l, false
-	}
-	return l, filepath.Base(l.Binary) == filepath.Base(strings.TrimSuffix(self, " (deleted)"))
+	return err == nil && filepath.Base(u.Path) == filepath.Base(strings.TrimSuffix(self, " (deleted)"))
 }
 
 // openFiles gives fifos and files to the process itself.
