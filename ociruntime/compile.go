@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -64,6 +65,7 @@ func Compile(spec *specs.Spec, f Facts) (*Plan, error) {
 		c.enterRoot,
 		c.hidePaths,
 		c.names,
+		c.securityLabels,
 		c.closeFiles,
 		c.identity,
 		c.launch,
@@ -90,6 +92,7 @@ type compiler struct {
 	peer          Reg // the terminal
 	program       Reg // path of the user's program
 	wait          *blob
+	inside        bool // the container is there already
 }
 
 // The words that the child writes to the status fifo before its program runs.
@@ -97,6 +100,7 @@ type compiler struct {
 const (
 	statusNamespaces = 1 // mounts are made: hooks may run
 	statusReady      = 2 // only the user's program is missing
+	statusForked     = 3 // another process goes on; its id follows
 )
 
 // begin opens what lives as long as the table.
@@ -109,8 +113,13 @@ func (c *compiler) begin() error {
 	c.stage("hide from other processes", "")
 	c.call("prctl", named(unix.PR_SET_DUMPABLE, "PR_SET_DUMPABLE"), num(0))
 	c.call("prctl", named(unix.PR_SET_NAME, "PR_SET_NAME"), str("gantry-init"))
-	c.call("setsid").fine(unix.EPERM)
 	return nil
+}
+
+// session begins a session, as the process that goes on.
+func (c *compiler) session() {
+	c.stage("begin a session", "")
+	c.call("setsid").fine(unix.EPERM)
 }
 
 // cloneFlag is the flag of each kind of namespace.
@@ -128,30 +137,104 @@ var cloneFlag = map[specs.LinuxNamespaceType]uint64{
 // namespaces joins cgroups and namespaces. The namespace of cgroups is made
 // after its groups are joined, for they become its root.
 func (c *compiler) namespaces() error {
+	c.joinCgroups()
+	for _, ns := range c.linux.Namespaces {
+		switch {
+		case ns.Path != "":
+		case ns.Type == specs.CgroupNamespace, ns.Type == specs.TimeNamespace:
+		default:
+			c.plan.Clone |= cloneFlag[ns.Type]
+		}
+	}
+	if err := c.joinNamespaces(); err != nil {
+		return err
+	}
+	c.session()
+	for _, ns := range c.linux.Namespaces {
+		switch {
+		case ns.Path != "":
+		case ns.Type == specs.CgroupNamespace:
+			c.stage("make cgroup namespace", "")
+			c.call("unshare", named(unix.CLONE_NEWCGROUP, "CLONE_NEWCGROUP"))
+		case ns.Type == specs.TimeNamespace:
+			c.timeNamespace()
+		}
+	}
+	return nil
+}
+
+// joinCgroups joins the container's groups, before a namespace hides the host's
+// view of the process from the kernel's checks.
+func (c *compiler) joinCgroups() {
 	for _, p := range c.CgroupJoin {
 		fd := c.file(File{Name: "cgroup", Call: "open", Path: p, Flags: unix.O_WRONLY})
 		c.stage("join cgroup", path.Dir(p))
 		c.call("write", fd, str("0"), num(1))
 	}
-	for _, ns := range c.linux.Namespaces {
-		flag := cloneFlag[ns.Type]
-		switch {
-		case ns.Path != "" && ns.Type == specs.PIDNamespace:
-			// The parent's thread joins it: only its children are in it.
-		case ns.Path != "":
-			fd := c.file(File{Name: string(ns.Type) + " namespace", Call: "open", Path: ns.Path})
-			c.stage("join "+string(ns.Type)+" namespace", ns.Path)
-			c.call("setns", fd, named(flag, "CLONE_"+strings.Join(flagNames(flag, cloneFlags), "|")))
-		case ns.Type == specs.CgroupNamespace:
-			c.stage("make cgroup namespace", "")
-			c.call("unshare", named(flag, "CLONE_NEWCGROUP"))
-		case ns.Type == specs.TimeNamespace:
-			c.timeNamespace()
-		default:
-			c.plan.Clone |= flag
+}
+
+// joinNamespaces joins those that are given by path, the user namespace last: it
+// has no rights over the others, which the caller may have. What is to be new
+// is made in a joined user namespace, as its owner; and of a pid namespace that
+// is joined only children are part. Both take one more fork.
+func (c *compiler) joinNamespaces() error {
+	var joined uint64
+	byPath := slices.DeleteFunc(slices.Clone(c.linux.Namespaces), func(n specs.LinuxNamespace) bool { return n.Path == "" })
+	slices.SortStableFunc(byPath, func(a, b specs.LinuxNamespace) int {
+		user := func(n specs.LinuxNamespace) int {
+			if n.Type == specs.UserNamespace {
+				return 1
+			}
+			return 0
 		}
+		return user(a) - user(b)
+	})
+	for _, ns := range byPath {
+		flag := cloneFlag[ns.Type]
+		joined |= flag
+		fd := c.file(File{Name: string(ns.Type) + " namespace", Call: "open", Path: ns.Path})
+		c.stage("join "+string(ns.Type)+" namespace", ns.Path)
+		c.call("setns", fd, cloneArg(flag))
+	}
+	var made uint64
+	if joined&unix.CLONE_NEWUSER != 0 {
+		c.becomeRoot()
+		c.plan.Clone, made = 0, c.plan.Clone
+	}
+	if joined&unix.CLONE_NEWPID != 0 || made != 0 {
+		c.fork(made)
 	}
 	return nil
+}
+
+// becomeRoot is the root of a user namespace that was joined.
+func (c *compiler) becomeRoot() {
+	c.stage("become root of the user namespace", "")
+	c.call("setresgid", num(0), num(0), num(0))
+	c.call("setresuid", num(0), num(0), num(0))
+}
+
+// fork goes on in a new process, born in the namespaces flags. It is a child of
+// our parent (CLONE_PARENT), which we tell its id, and end.
+func (c *compiler) fork(flags uint64) {
+	c.stage("fork", "")
+	newborn := c.label()
+	f := cloneArg(flags | unix.CLONE_PARENT)
+	f.num |= uint64(unix.SIGCHLD)
+	f.text += "|SIGCHLD"
+	s := c.call("clone", f, num(0), num(0), num(0), num(0)).orElse(newborn, 0)
+	s.Min, s.Out = 1, c.reg()
+	told := words("{"+strconv.Itoa(statusForked)+" $"+strconv.Itoa(int(s.Out))+"}", statusForked, 0)
+	const second = 8
+	c.plan.homes[s.Out] = home{told.data, second}
+	c.call("write", c.status, told, num(16))
+	c.call("exit_group", num(0))
+	c.mark(newborn)
+}
+
+// cloneArg is flags of clone(2), by name.
+func cloneArg(flags uint64) Arg {
+	return named(flags, "CLONE_"+strings.Join(flagNames(flags, cloneFlags), "|CLONE_"))
 }
 
 // timeNamespace makes the time namespace that the next execve enters (Linux
@@ -180,8 +263,7 @@ func (c *compiler) has(t specs.LinuxNamespaceType) bool {
 // runtimeHooks lets the parent run the hooks that want the mounts made and the
 // host's root still there (runtime-spec, "Lifecycle": before pivot_root).
 func (c *compiler) runtimeHooks() error {
-	h := c.spec.Hooks
-	if h == nil || len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer) == 0 { //nolint:staticcheck // prestart is deprecated and used
+	if !waitsForHooks(c.spec.Hooks) {
 		return nil
 	}
 	c.stage("wait for the hooks", "")

@@ -1,12 +1,21 @@
 package ociruntime
 
 import (
-	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
 	"os"
+	"path/filepath"
+	"sync"
 	"syscall"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/ociruntime/internal/cgroup"
 )
 
 // Container is a container on this machine. Its methods may be called from any
@@ -19,75 +28,224 @@ type Container struct {
 	Pid     int      // of the first process, in the caller's pid namespace
 	PidFD   *os.File // of the first process; nil when it is gone
 	Console *os.File // master of the terminal, from Create with process.terminal; the caller owns it
+
+	dir   string  // of its state
+	rec   *record // never changed once the container is made
+	plan  *Plan   // that the child goes through; nil after Load
+	group *cgroup.Group
+	log   *slog.Logger
+	reap  func(pid int) (syscall.WaitStatus, error)
+
+	mu    sync.Mutex
+	spec  *specs.Spec // read when first wanted
+	trace *trace      // nil without CreateOptions.Trace
 }
 
-// Create makes a container and leaves its first process waiting for Start. The
-// process is a direct child of the caller, who reaps it. When Create fails
-// nothing is left behind, and the child, if there was one, is reaped.
-//
-// The error says what is wrong with the user's program as well (no such file,
-// missing interpreter, wrong architecture): errdefs.ErrNotFound where there is
-// no such program, ErrPermissionDenied where it cannot be executed.
-func Create(ctx context.Context, o CreateOptions) (*Container, error) {
-	return nil, errdefs.ErrNotImplemented
+// trace collects what the steps took.
+type trace struct {
+	mu   sync.Mutex
+	list []Timing
+}
+
+func (t *trace) add(part, name, call string, start time.Time) {
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.list = append(t.list, Timing{part, name, call, start, time.Since(start)})
 }
 
 // Load finds a container that any process created. errdefs.ErrNotFound when
 // there is none.
-func Load(root, id string) (*Container, error) { return nil, errdefs.ErrNotImplemented }
-
-// List loads every container below root.
-func List(root string) ([]*Container, error) { return nil, errdefs.ErrNotImplemented }
-
-// Start lets the first process go on to the user's program, and returns when it
-// has been executed. The error is the one of execve, explained.
-// errdefs.ErrFailedPrecondition when the container is not created.
-func (c *Container) Start(ctx context.Context) error { return errdefs.ErrNotImplemented }
-
-// Exec runs one more process inside the container and returns when its program
-// has been executed.
-func (c *Container) Exec(ctx context.Context, p *specs.Process, o ExecOptions) (*Process, error) {
-	return nil, errdefs.ErrNotImplemented
+func Load(root, id string) (*Container, error) {
+	if err := validateID(id); err != nil {
+		return nil, err
+	}
+	if root == "" {
+		root = DefaultRoot
+	}
+	dir := filepath.Join(root, id)
+	rec, err := readRecord(dir)
+	if err != nil {
+		return nil, err
+	}
+	pidfd, err := rec.openPidfd()
+	if err != nil {
+		return nil, err
+	}
+	return &Container{
+		ID: id, Pid: rec.Pid, PidFD: pidfd,
+		dir: dir, rec: rec, group: cgroup.FromPaths(rec.Cgroups), log: silent,
+	}, nil
 }
 
-// Kill sends sig to the first process, or with all to every process in the
-// container's cgroup. errdefs.ErrNotFound when no process is left (all is then
-// no error).
-func (c *Container) Kill(sig syscall.Signal, all bool) error { return errdefs.ErrNotImplemented }
-
-// Delete takes the container apart: cgroups, state, poststop hooks.
-// errdefs.ErrFailedPrecondition when it still runs, unless force, which kills
-// every process first.
-func (c *Container) Delete(ctx context.Context, force bool) error { return errdefs.ErrNotImplemented }
-
-// Pause freezes every process, Resume thaws them.
-func (c *Container) Pause() error { return errdefs.ErrNotImplemented }
-
-// Resume undoes Pause.
-func (c *Container) Resume() error { return errdefs.ErrNotImplemented }
-
-// Update changes the limits; what r leaves out stays.
-func (c *Container) Update(r *specs.LinuxResources) error { return errdefs.ErrNotImplemented }
+// silent is where warnings go that nobody wants.
+var silent = slog.New(slog.DiscardHandler)
 
 // State says how the container is now.
-func (c *Container) State() (State, error) { return State{}, errdefs.ErrNotImplemented }
+func (c *Container) State() (State, error) {
+	st := c.rec.State
+	switch {
+	case c.rec.Pid == 0:
+		st.Status = Creating
+	case ended(c.PidFD):
+		st.Status, st.Pid = Stopped, 0
+	case c.waits():
+		st.Status = Created
+	case c.group.Frozen():
+		st.Status = Paused
+	default:
+		st.Status = Running
+	}
+	return st, nil
+}
+
+// waits says whether the child waits for its start: it alone reads that fifo.
+func (c *Container) waits() bool {
+	fd, err := unix.Open(filepath.Join(c.dir, startFifo), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	unix.Close(fd)
+	return true
+}
+
+// must fails with FailedPrecondition unless the container is in one of statuses.
+func (c *Container) must(verb string, statuses ...Status) (Status, error) {
+	st, err := c.State()
+	if err != nil {
+		return "", err
+	}
+	for _, s := range statuses {
+		if st.Status == s {
+			return s, nil
+		}
+	}
+	return st.Status, fmt.Errorf("cannot %s container %s: it is %s: %w", verb, c.ID, st.Status, errdefs.ErrFailedPrecondition)
+}
 
 // Spec is the config.json that the container was created from.
-func (c *Container) Spec() (*specs.Spec, error) { return nil, errdefs.ErrNotImplemented }
+func (c *Container) Spec() (*specs.Spec, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.spec == nil {
+		spec, err := ReadSpec(c.dir)
+		if err != nil {
+			return nil, err
+		}
+		c.spec = spec
+	}
+	// The caller may change its own.
+	data, err := json.Marshal(c.spec)
+	if err != nil {
+		return nil, err
+	}
+	return parseSpec(data)
+}
 
 // Pids lists the processes of the container, in the caller's pid namespace.
-func (c *Container) Pids() ([]int, error) { return nil, errdefs.ErrNotImplemented }
+func (c *Container) Pids() ([]int, error) { return c.group.Pids() }
 
-// Stats reads the container's cgroups.
-func (c *Container) Stats() (*Stats, error) { return nil, errdefs.ErrNotImplemented }
+// Pause freezes every process, Resume thaws them.
+func (c *Container) Pause() error {
+	unlock, err := c.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, err := c.must("pause", Created, Running); err != nil {
+		return err
+	}
+	return c.group.Freeze()
+}
+
+// Resume undoes Pause.
+func (c *Container) Resume() error {
+	unlock, err := c.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, err := c.must("resume", Paused); err != nil {
+		return err
+	}
+	return c.group.Thaw()
+}
+
+// Update changes the limits; what r leaves out stays.
+func (c *Container) Update(r *specs.LinuxResources) error {
+	unlock, err := c.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, err := c.must("update", Created, Running, Paused); err != nil {
+		return err
+	}
+	return c.group.Set(r)
+}
 
 // OOM returns a descriptor that becomes readable when the kernel killed a
 // process of the container for want of memory: an eventfd on cgroup v1, an
 // inotify of memory.events on v2. The caller owns it.
-func (c *Container) OOM() (*os.File, error) { return nil, errdefs.ErrNotImplemented }
+func (c *Container) OOM() (*os.File, error) { return c.group.OOM() }
+
+// Kill sends sig to the first process, or with all to every process in the
+// container's cgroup. errdefs.ErrNotFound when no process is left (all is then
+// no error).
+func (c *Container) Kill(sig syscall.Signal, all bool) error {
+	if all {
+		return c.group.Signal(sig)
+	}
+	if ended(c.PidFD) {
+		return fmt.Errorf("kill container %s: process already finished: %w", c.ID, errdefs.ErrNotFound)
+	}
+	err := unix.PidfdSendSignal(int(c.PidFD.Fd()), sig, nil, 0)
+	switch {
+	case errors.Is(err, unix.ESRCH):
+		return fmt.Errorf("kill container %s: process already finished: %w", c.ID, errdefs.ErrNotFound)
+	case err != nil:
+		return fmt.Errorf("kill container %s: signal %d: %w", c.ID, sig, err)
+	case sig != unix.SIGKILL:
+		return nil
+	}
+	return c.killed()
+}
+
+// killed lets SIGKILL have its whole effect: a frozen process of cgroup v1 dies
+// when it is thawed, and without a pid namespace of its own the container's
+// first process takes no other with it.
+func (c *Container) killed() error {
+	if c.rec.Namespaces&unix.CLONE_NEWPID == 0 {
+		return c.group.Kill()
+	}
+	if c.group.Frozen() {
+		return c.group.Thaw()
+	}
+	return nil
+}
 
 // Trace is what each step of Create, and of Start so far, took, with CreateOptions.Trace.
-func (c *Container) Trace() []Timing { return nil }
+func (c *Container) Trace() []Timing {
+	if c.trace == nil {
+		return nil
+	}
+	c.trace.mu.Lock()
+	defer c.trace.mu.Unlock()
+	return append([]Timing(nil), c.trace.list...)
+}
 
 // Close closes the descriptors of c except Console, and leaves the container be.
-func (c *Container) Close() error { return nil }
+func (c *Container) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.PidFD == nil {
+		return nil
+	}
+	err := c.PidFD.Close()
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
+}

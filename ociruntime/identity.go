@@ -18,7 +18,7 @@ import (
 func (c *compiler) identity() error {
 	c.keyring()
 	for _, part := range []func() error{
-		c.rlimits, c.scheduling, c.securityLabels, c.personality,
+		c.rlimits, c.scheduling, c.personality,
 		c.workingDirectory, c.user,
 	} {
 		if err := part(); err != nil {
@@ -152,9 +152,12 @@ func (c *compiler) workingDirectory() error {
 	return nil
 }
 
+// enterCwd is the name of these steps; errors are told by it.
+const enterCwd = "enter the working directory"
+
 func (c *compiler) enter(again bool) {
 	denied := c.label()
-	c.stage("enter the working directory", c.process.Cwd)
+	c.stage(enterCwd, c.process.Cwd)
 	h, size := how(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, unix.RESOLVE_NO_MAGICLINKS)
 	s := c.call("openat2", cwd(), str(c.process.Cwd), h, size)
 	s.Out = c.reg()
@@ -207,7 +210,7 @@ func (c *compiler) user() error {
 		}
 	}
 	c.enterAgain()
-	c.findProgram()
+	c.findTheProgram()
 	if c.process.NoNewPrivileges {
 		c.stage("forbid new privileges", "")
 		c.call("prctl", named(unix.PR_SET_NO_NEW_PRIVS, "PR_SET_NO_NEW_PRIVS"), num(1), num(0), num(0), num(0))

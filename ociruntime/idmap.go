@@ -61,7 +61,6 @@ func userNamespace(uids, gids []specs.LinuxIDMapping) (*os.File, error) {
 		return nil, fmt.Errorf("make a user namespace: %w", err)
 	}
 	c := &child{pid: pid, pidfd: os.NewFile(uintptr(pidfd), "pidfd")}
-	defer c.pidfd.Close()
 	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", pid))
-	return ns, errors.Join(err, c.kill(nil))
+	return ns, errors.Join(err, c.kill())
 }

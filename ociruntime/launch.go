@@ -1,12 +1,9 @@
 package ociruntime
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"runtime"
 	"syscall"
 	"time"
 
@@ -14,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryd/gantry/internal/errs"
+	"github.com/gantryd/gantry/ociruntime/internal/cgroup"
 )
 
 // launch is one plan on its way to be a process.
@@ -23,9 +21,9 @@ type launch struct {
 	extra  []*os.File
 	given  map[string]int // descriptors that the plan's nameless files stand for
 	cgroup int            // cgroup v2 directory to be born in, or -1
-	pidns  int            // pid namespace to be born in, or -1
 	uids   []specs.LinuxIDMapping
 	gids   []specs.LinuxIDMapping
+	reap   func(pid int) (syscall.WaitStatus, error)
 	trace  func(part, name, call string, start time.Time)
 }
 
@@ -34,6 +32,7 @@ type child struct {
 	pid   int
 	pidfd *os.File
 	plan  *Plan
+	reap  func(pid int) (syscall.WaitStatus, error)
 }
 
 // run opens what the plan wants, clones, and closes it again. The child is on
@@ -84,7 +83,23 @@ func (l *launch) run() (c *child, err error) {
 	}
 	opened = append(opened, image)
 	l.note("assemble the plan", "memfd_create", start)
-	return l.clone(image, files)
+	// The last descriptor is the program itself; the plan closes it with the rest.
+	return l.clone(append(files, uintptr(image)))
+}
+
+// bornIn makes the child be born in the v2 part of group, if it has one. Another
+// group is joined by the plan.
+func (l *launch) bornIn(group *cgroup.Group) (done func(), err error) {
+	l.cgroup = -1
+	dir, ok := group.Unified()
+	if !ok {
+		return func() {}, nil
+	}
+	l.cgroup, err = unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open cgroup %s: %w", dir, err)
+	}
+	return func() { unix.Close(l.cgroup) }, nil
 }
 
 func (l *launch) note(name, call string, start time.Time) {
@@ -93,8 +108,8 @@ func (l *launch) note(name, call string, start time.Time) {
 	}
 }
 
-// clone starts the image. Its descriptors are files, in that order.
-func (l *launch) clone(image int, files []uintptr) (*child, error) {
+// clone starts the last of files, which become its descriptors in that order.
+func (l *launch) clone(files []uintptr) (*child, error) {
 	start := time.Now()
 	pidfd := -1
 	attr := &syscall.ProcAttr{
@@ -110,14 +125,12 @@ func (l *launch) clone(image int, files []uintptr) (*child, error) {
 		// execve takes every capability from an id that the new namespace has not.
 		attr.Sys.Credential = &syscall.Credential{NoSetGroups: true}
 	}
-	path := fmt.Sprintf("/proc/self/fd/%d", image)
-	pid, err := inPidNamespace(l.pidns, func() (int, error) {
-		return syscall.ForkExec(path, []string{"gantry-init"}, attr)
-	})
+	path := fmt.Sprintf("/proc/self/fd/%d", len(files)-1)
+	pid, err := syscall.ForkExec(path, []string{"gantry-init"}, attr)
 	if err != nil {
 		return nil, fmt.Errorf("clone into new namespaces: %w", err)
 	}
-	c := &child{pid: pid, plan: l.plan}
+	c := &child{pid: pid, plan: l.plan, reap: l.reap}
 	if pidfd < 0 {
 		if pidfd, err = unix.PidfdOpen(pid, 0); err != nil {
 			return nil, fmt.Errorf("open pidfd of %d: %w", pid, err)
@@ -134,33 +147,6 @@ func sysMap(m []specs.LinuxIDMapping) []syscall.SysProcIDMap {
 		list = append(list, syscall.SysProcIDMap{ContainerID: int(e.ContainerID), HostID: int(e.HostID), Size: int(e.Size)})
 	}
 	return list
-}
-
-// inPidNamespace calls fork on a thread whose children are born in the pid
-// namespace ns, or just calls it for ns -1. A locked thread is never the one
-// that the Go runtime clones its threads from.
-func inPidNamespace(ns int, fork func() (int, error)) (pid int, err error) {
-	if ns < 0 {
-		return fork()
-	}
-	runtime.LockOSThread()
-	own, err := unix.Open("/proc/thread-self/ns/pid", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		runtime.UnlockOSThread()
-		return 0, fmt.Errorf("open own pid namespace: %w", err)
-	}
-	defer unix.Close(own)
-	if err := unix.Setns(ns, unix.CLONE_NEWPID); err != nil {
-		runtime.UnlockOSThread()
-		return 0, fmt.Errorf("join pid namespace: %w", err)
-	}
-	pid, err = fork()
-	if back := unix.Setns(own, unix.CLONE_NEWPID); back != nil {
-		// The thread stays locked, and ends with this goroutine.
-		return pid, errors.Join(err, fmt.Errorf("leave pid namespace: %w", back))
-	}
-	runtime.UnlockOSThread()
-	return pid, err
 }
 
 // open opens f for the child.
@@ -200,33 +186,6 @@ func (f File) openTree() (fd int, err error) {
 	return fd, nil
 }
 
-// report is what the child writes to its status: a word of compile.go, or the
-// address of a step that failed, with the errno.
-func readReport(r io.Reader) (word uint64, errno syscall.Errno, err error) {
-	var b [16]byte
-	if _, err := io.ReadFull(r, b[:]); err != nil {
-		return 0, 0, err
-	}
-	return binary.LittleEndian.Uint64(b[:]), syscall.Errno(binary.LittleEndian.Uint64(b[8:])), nil
-}
-
-// await reads the status until the child says word. A step that failed is
-// returned as a *StepError.
-func (c *child) await(status io.Reader, word uint64) error {
-	got, errno, err := readReport(status)
-	switch {
-	case errors.Is(err, io.EOF):
-		return errors.New("the child died on its way, without a word (killed from outside, or for want of memory)")
-	case err != nil:
-		return fmt.Errorf("read the child's status: %w", err)
-	case got >= dataBase:
-		return c.plan.failure(got, errno)
-	case got != word:
-		return fmt.Errorf("the child says %d where %d was due", got, word)
-	}
-	return nil
-}
-
 // failure is the error that a report tells.
 func (p *Plan) failure(addr uint64, errno syscall.Errno) error {
 	i := stepIndex(addr)
@@ -253,24 +212,42 @@ func (e *StepError) Error() string {
 // Unwrap is the errno.
 func (e *StepError) Unwrap() error { return e.Errno }
 
+// follow goes on with the process that the plan forked, and reaps the one that
+// it leaves.
+func (c *child) follow(pid int) error {
+	left := *c
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return fmt.Errorf("open pidfd of %d: %w", pid, err)
+	}
+	c.pid, c.pidfd = pid, os.NewFile(uintptr(fd), "pidfd")
+	defer left.pidfd.Close()
+	_, err = left.wait()
+	return err
+}
+
 // kill ends a child that is not to be, and reaps it.
-func (c *child) kill(reap func(int) (syscall.WaitStatus, error)) error {
+func (c *child) kill() error {
+	defer c.pidfd.Close()
 	err := unix.PidfdSendSignal(int(c.pidfd.Fd()), unix.SIGKILL, nil, 0)
 	if err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("kill %d: %w", c.pid, err)
 	}
-	if _, err := c.wait(reap); err != nil && !errors.Is(err, unix.ECHILD) {
-		return fmt.Errorf("reap %d: %w", c.pid, err)
-	}
-	return nil
+	_, err = c.wait()
+	return err
 }
 
-// wait reaps the child.
-func (c *child) wait(reap func(int) (syscall.WaitStatus, error)) (syscall.WaitStatus, error) {
-	if reap != nil {
-		return reap(c.pid)
+// wait reaps the child. That somebody else did is as good.
+func (c *child) wait() (ws syscall.WaitStatus, err error) {
+	if c.reap != nil {
+		ws, err = c.reap(c.pid)
+	} else {
+		ws, err = Wait(c.pidfd)
 	}
-	return Wait(c.pidfd)
+	if err != nil && !errors.Is(err, unix.ECHILD) {
+		return 0, fmt.Errorf("reap %d: %w", c.pid, err)
+	}
+	return ws, nil
 }
 
 // Wait reaps the child that pidfd refers to, and says how it ended.

@@ -4,26 +4,28 @@ import (
 	"path"
 	"strings"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
 // defaultPath is where programs are looked for when process.env has no PATH.
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// findProgram looks for process.args[0] as the user who will run it, and keeps
+// findTheProgram looks for process.args[0] as the user who will run it, and keeps
 // its path in a register: a missing program is an error of create already.
-func (c *compiler) findProgram() {
+func (c *compiler) findTheProgram() {
 	name := c.process.Args[0]
 	found := c.label()
 	c.program = c.reg()
 	if strings.Contains(name, "/") {
-		c.stage("find the program", name)
+		c.stage(findProgram, name)
 		c.call("faccessat", cwd(), str(name), num(unix.X_OK))
+		c.refuseDirectory(name)
 		c.set(name)
 		return
 	}
 	c.stage(lookInPath, name)
-	for _, dir := range strings.Split(c.searchPath(), ":") {
+	for _, dir := range strings.Split(searchPath(c.process), ":") {
 		if dir == "" {
 			continue // the working directory is not searched
 		}
@@ -42,8 +44,21 @@ func (c *compiler) findProgram() {
 	c.mark(found)
 }
 
-// lookInPath is the name of the steps that search PATH; errors are told by it.
-const lookInPath = "look in $PATH for"
+// Names of steps that errors are told by.
+const (
+	findProgram = "find the program"
+	lookInPath  = "look in $PATH for"
+)
+
+// refuseDirectory says EISDIR for a directory: it passes for executable.
+func (c *compiler) refuseDirectory(name string) {
+	isDir, isFile := c.label(), c.label()
+	h := named(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, "O_PATH|O_DIRECTORY|O_CLOEXEC")
+	c.call("openat", cwd(), str(name), h).goTo(isDir).orElse(isFile, unix.ENOTDIR)
+	c.mark(isDir)
+	c.call("openat", cwd(), str(name), named(unix.O_WRONLY|unix.O_CLOEXEC, "O_WRONLY|O_CLOEXEC"))
+	c.mark(isFile)
+}
 
 func (c *compiler) set(program string) *Step {
 	s := c.call("set", str(program))
@@ -52,12 +67,12 @@ func (c *compiler) set(program string) *Step {
 }
 
 // searchPath is the value of PATH in process.env.
-func (c *compiler) searchPath() string {
-	p := defaultPath
-	for _, e := range c.process.Env {
+func searchPath(p *specs.Process) string {
+	dirs := defaultPath
+	for _, e := range p.Env {
 		if v, ok := strings.CutPrefix(e, "PATH="); ok {
-			p = v
+			dirs = v
 		}
 	}
-	return p
+	return dirs
 }

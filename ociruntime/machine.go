@@ -38,6 +38,8 @@ const (
 
 // machine is never called: its instructions are copied into the child's image.
 // They end with the marker.
+//
+//lint:ignore U1000 machineAddr, in assembly, uses it.
 func machine()
 
 // machineAddr is the address of machine's first instruction.

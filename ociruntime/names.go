@@ -80,6 +80,7 @@ var cloneFlags = []bit{
 	{unix.CLONE_NEWUSER, "NEWUSER"},
 	{unix.CLONE_NEWPID, "NEWPID"},
 	{unix.CLONE_NEWNET, "NEWNET"},
+	{unix.CLONE_PARENT, "PARENT"},
 }
 
 var openFlags = []bit{

@@ -12,17 +12,20 @@ import (
 
 // procfs is a procfs of the container's namespaces that no process of it could
 // have changed (CVE-2025-52881).
-func (c *compiler) procfs() Reg {
+func (c *compiler) procfs() Arg {
+	if c.inside {
+		return c.file(File{Name: "procfs", Call: "open", Path: "/proc", Flags: unix.O_PATH | unix.O_DIRECTORY})
+	}
 	if c.proc == 0 {
 		c.proc = c.newFilesystem("proc", "proc", nil, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
 	}
-	return c.proc
+	return reg(c.proc)
 }
 
 // writeProc writes a file of procfs.
 func (c *compiler) writeProc(name, value string) {
 	h, size := how(unix.O_WRONLY|unix.O_CLOEXEC, 0, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_XDEV|unix.RESOLVE_NO_MAGICLINKS)
-	fd := c.open("openat2", reg(c.procfs()), str(name), h, size)
+	fd := c.open("openat2", c.procfs(), str(name), h, size)
 	c.call("write", reg(fd), str(value), num(len(value))).Min = int64(len(value))
 	c.call("close", reg(fd))
 }
@@ -151,11 +154,22 @@ func (c *compiler) hidePaths() error {
 	null := c.file(File{Name: "mask for files", Call: "open_tree", Path: "/dev/null", Flags: treeFlags, Attrs: []treeAttr{
 		{attr: unix.MountAttr{Propagation: unix.MS_PRIVATE}},
 	}})
-	c.stage("make the mask for directories", "")
-	empty := c.newFilesystem("tmpfs", "tmpfs", []string{"nr_blocks=1", "nr_inodes=1", "mode=755"}, unix.MOUNT_ATTR_RDONLY)
+	// Only a mount that is attached can be copied (before Linux 6.15), so both
+	// masks lie on the root, where no path leads, as long as they are copied.
+	c.stage("make the masks", "")
+	masks := c.newFilesystem("tmpfs", "tmpfs", []string{"nr_blocks=1", "nr_inodes=8", "mode=755"}, 0)
+	c.attach(reg(masks), c.root)
+	c.call("mkdirat", reg(masks), str("empty"), octal(0o755))
+	c.call("mknodat", reg(masks), str("null"), named(unix.S_IFREG|0o600, "S_IFREG|0600"), num(0))
+	c.call("move_mount", null, str(""), reg(masks), str("null"), named(unix.MOVE_MOUNT_F_EMPTY_PATH, "F_EMPTY_PATH"))
+	c.setAttr(reg(masks), treeAttr{attr: unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}})
 	for _, p := range c.linux.MaskedPaths {
-		c.maskPath(p, null, reg(empty))
+		c.maskPath(p, reg(masks))
 	}
+	c.stage("put the masks away", "")
+	c.call("fchdir", reg(masks))
+	c.call("umount2", str("."), named(unix.MNT_DETACH, "MNT_DETACH"))
+	c.call("chdir", str("/"))
 	return nil
 }
 
@@ -173,17 +187,17 @@ func (c *compiler) readonlyPath(p string) {
 
 // maskPath covers p: a file with the null device, a directory with an empty
 // filesystem. What is not there needs no mask.
-func (c *compiler) maskPath(p string, null, empty Arg) {
+func (c *compiler) maskPath(p string, masks Arg) {
 	done, dir := c.label(), c.label()
 	c.stage("mask", p)
 	target := c.inRoot(p, done)
-	clone := func(of Arg) Reg {
-		return c.open("open_tree", of, str(""), named(treeFlags|unix.AT_EMPTY_PATH, "CLONE|CLOEXEC|AT_EMPTY_PATH"))
+	clone := func(name string) Reg {
+		return c.open("open_tree", masks, str(name), named(treeFlags, "CLONE|CLOEXEC"))
 	}
 	const flags = unix.MOVE_MOUNT_F_EMPTY_PATH | unix.MOVE_MOUNT_T_EMPTY_PATH
-	c.call("move_mount", reg(clone(null)), str(""), target, str(""), named(flags, "F_EMPTY_PATH|T_EMPTY_PATH")).goTo(done).orElse(dir, unix.ENOTDIR, unix.EINVAL)
+	c.call("move_mount", reg(clone("null")), str(""), target, str(""), named(flags, "F_EMPTY_PATH|T_EMPTY_PATH")).goTo(done).orElse(dir, unix.ENOTDIR, unix.EINVAL)
 	c.mark(dir)
-	c.attach(reg(clone(empty)), target)
+	c.attach(reg(clone("empty")), target)
 	c.mark(done)
 }
 

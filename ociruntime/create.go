@@ -1,0 +1,217 @@
+package ociruntime
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/internal/errs"
+	"github.com/gantryd/gantry/ociruntime/internal/cgroup"
+)
+
+// Create makes a container and leaves its first process waiting for Start. The
+// process is a direct child of the caller, who reaps it. When Create fails
+// nothing is left behind, and the child, if there was one, is reaped.
+//
+// The error says what is wrong with the user's program as well (no such file,
+// missing interpreter, wrong architecture): errdefs.ErrNotFound where there is
+// no such program, ErrPermissionDenied where it cannot be executed.
+func Create(ctx context.Context, o CreateOptions) (_ *Container, err error) {
+	c, err := newContainer(&o)
+	if err != nil {
+		return nil, err
+	}
+	start := time.Now()
+	if err := c.compile(o); err != nil {
+		return nil, err
+	}
+	c.trace.add("runtime", "compile the bundle", "", start)
+
+	if c.dir, err = claim(o.Root, o.ID); err != nil {
+		return nil, err
+	}
+	defer errs.Undo(&err, func() error { return abandon(c.dir) })
+	if err := c.keep(o); err != nil {
+		return nil, err
+	}
+	start = time.Now()
+	removeGroup, err := makeGroup(c.group, c.spec)
+	if err != nil {
+		return nil, err
+	}
+	defer errs.Undo(&err, removeGroup)
+	c.trace.add("runtime", "make the cgroups", "", start)
+
+	if err := c.launch(ctx, o); err != nil {
+		return nil, explain(err, c.spec.Process, c.rec.Rootfs)
+	}
+	return c, nil
+}
+
+// newContainer is a container of which nothing is made yet.
+func newContainer(o *CreateOptions) (*Container, error) {
+	if err := validateID(o.ID); err != nil {
+		return nil, err
+	}
+	if o.Root == "" {
+		o.Root = DefaultRoot
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	var err error
+	if o.Bundle, err = filepath.Abs(o.Bundle); err != nil {
+		return nil, err
+	}
+	c := &Container{ID: o.ID, log: o.Log, reap: o.Reap, spec: o.Spec}
+	if o.Trace {
+		c.trace = &trace{}
+	}
+	if c.spec == nil {
+		if c.spec, err = ReadSpec(o.Bundle); err != nil {
+			return nil, err
+		}
+	}
+	return c, validate(c.spec)
+}
+
+// compile looks at the machine and the bundle, and makes the plan.
+func (c *Container) compile(o CreateOptions) error {
+	layout, err := cgroup.Discover()
+	if err != nil {
+		return err
+	}
+	if c.group, err = groupOf(layout, c.spec, o); err != nil {
+		return err
+	}
+	facts, err := bundleFacts(c.spec, o.Bundle)
+	if err != nil {
+		return err
+	}
+	facts.ID, facts.NoPivot, facts.NoNewKeyring, facts.ExtraFiles = o.ID, o.NoPivot, o.NoNewKeyring, len(o.ExtraFiles)
+	facts.CgroupJoin, facts.CgroupMounts = c.group.JoinFiles(), cgroupMounts(layout, c.group)
+	facts.Rootless = os.Geteuid() != 0
+	if c.plan, err = Compile(c.spec, facts); err != nil {
+		return err
+	}
+	c.rec = &record{
+		State: State{
+			Version: c.spec.Version, ID: o.ID, Bundle: o.Bundle, Rootfs: facts.Rootfs,
+			Created: time.Now().UTC(), Annotations: c.spec.Annotations, Owner: "",
+		},
+		Cgroups:    c.group.Paths(),
+		Namespaces: namespaceFlags(c.spec.Linux),
+		Hooks:      c.spec.Hooks,
+	}
+	return nil
+}
+
+// keep writes the state for the first time, so that a container whose creator
+// is killed can be deleted, and makes the fifos.
+func (c *Container) keep(o CreateOptions) error {
+	if err := c.rec.write(c.dir); err != nil {
+		return err
+	}
+	var config []byte
+	var err error
+	if o.Spec == nil {
+		config, err = os.ReadFile(filepath.Join(o.Bundle, specFile))
+	} else {
+		config, err = json.Marshal(o.Spec)
+	}
+	if err != nil {
+		return fmt.Errorf("keep config.json: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(c.dir, specFile), config, 0o600); err != nil {
+		return fmt.Errorf("keep config.json: %w", err)
+	}
+	for _, name := range []string{statusFifo, startFifo} {
+		if err := unix.Mkfifo(filepath.Join(c.dir, name), 0o600); err != nil {
+			return fmt.Errorf("make fifo %s/%s: %w", c.dir, name, err)
+		}
+	}
+	return nil
+}
+
+// launch starts the child and sees it to where it waits for its start.
+func (c *Container) launch(ctx context.Context, o CreateOptions) (err error) {
+	talk, err := talkByFifos(c.dir, c.spec.Process.Terminal)
+	if err != nil {
+		return err
+	}
+	defer talk.close()
+	l := &launch{
+		plan: c.plan, stdio: [3]*os.File{o.Stdin, o.Stdout, o.Stderr}, extra: o.ExtraFiles,
+		given: talk.theirs, uids: c.spec.Linux.UIDMappings, gids: c.spec.Linux.GIDMappings,
+		reap: o.Reap, trace: c.trace.add,
+	}
+	closeGroup, err := l.bornIn(c.group)
+	if err != nil {
+		return err
+	}
+	defer closeGroup()
+	child, err := l.run()
+	if err != nil {
+		return err
+	}
+	talk.launched()
+	defer errs.Undo(&err, func() error { return child.kill() })
+	start := time.Now()
+	if err := c.see(ctx, child, talk); err != nil {
+		return err
+	}
+	if c.Console, err = talk.terminal(); err != nil {
+		return err
+	}
+	c.trace.add("child", "go through the plan", "", start)
+	c.Pid, c.PidFD = child.pid, child.pidfd
+	c.rec.Pid = child.pid
+	if c.rec.StartTime, err = startTime(child.pid); err != nil {
+		return fmt.Errorf("read the start time of %d: %w", child.pid, err)
+	}
+	return c.rec.write(c.dir)
+}
+
+// see waits for the child, step by step, and does meanwhile what it waits for.
+func (c *Container) see(ctx context.Context, child *child, t *talk) error {
+	defer t.cancelWith(ctx)()
+	if waitsForHooks(c.spec.Hooks) {
+		if err := child.await(t.status, statusNamespaces); err != nil {
+			return err
+		}
+		if err := c.createHooks(ctx, child); err != nil {
+			return err
+		}
+		if err := t.goOn(); err != nil {
+			return err
+		}
+	}
+	if err := child.await(t.status, statusReady); err != nil {
+		return err
+	}
+	return setOOMScore(child.pid, c.spec.Process.OOMScoreAdj, c.log)
+}
+
+// setOOMScore sets oom_score_adj. Lowering needs CAP_SYS_RESOURCE: refused, it
+// stays as it is.
+func setOOMScore(pid int, score *int, log *slog.Logger) error {
+	if score == nil {
+		return nil
+	}
+	err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), fmt.Appendf(nil, "%d", *score), 0)
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+		log.Warn("process.oomScoreAdj is clamped: this process may not lower it", "value", *score)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("set process.oomScoreAdj to %d: %w", *score, err)
+	}
+	return nil
+}

@@ -1,0 +1,77 @@
+package ociruntime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// Delete takes the container apart: cgroups, state, poststop hooks.
+// errdefs.ErrFailedPrecondition when it still runs, unless force, which kills
+// every process first.
+func (c *Container) Delete(ctx context.Context, force bool) error {
+	unlock, err := c.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if !force {
+		if _, err := c.must("delete", Stopped); err != nil {
+			return err
+		}
+	}
+	if err := c.end(); err != nil {
+		return fmt.Errorf("delete container %s: %w", c.ID, err)
+	}
+	if err := c.group.Remove(); err != nil {
+		return fmt.Errorf("delete container %s: %w", c.ID, err)
+	}
+	if err := abandon(c.dir); err != nil {
+		return fmt.Errorf("delete container %s: %w", c.ID, err)
+	}
+	c.poststopHooks(ctx)
+	return nil
+}
+
+// end kills what still lives of the container, and waits for it.
+func (c *Container) end() error {
+	if !ended(c.PidFD) {
+		err := unix.PidfdSendSignal(int(c.PidFD.Fd()), unix.SIGKILL, nil, 0)
+		if err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("kill %d: %w", c.Pid, err)
+		}
+	}
+	if pids, err := c.group.Pids(); err == nil && len(pids) > 0 {
+		if err := c.group.Kill(); err != nil {
+			return err
+		}
+	}
+	return awaitEnd(c.PidFD)
+}
+
+// awaitEnd waits until the process of pidfd has ended, reaped or not.
+func awaitEnd(pidfd *os.File) error {
+	if pidfd == nil {
+		return nil
+	}
+	const longest = 10 * time.Second
+	deadline := time.Now().Add(longest)
+	fds := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
+	for {
+		n, err := unix.Poll(fds, int(time.Until(deadline).Milliseconds()))
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return fmt.Errorf("wait for the container's process: %w", err)
+		case n == 0:
+			return fmt.Errorf("the container's process does not die in %v: %w", longest, errdefs.ErrUnavailable)
+		default:
+			return nil
+		}
+	}
+}

@@ -1,0 +1,191 @@
+package ociruntime
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/internal/errs"
+	"github.com/gantryd/gantry/ociruntime/internal/cgroup"
+)
+
+// Exec runs one more process inside the container and returns when its program
+// has been executed.
+func (c *Container) Exec(ctx context.Context, p *specs.Process, o ExecOptions) (_ *Process, err error) {
+	if _, err := c.must("exec in", Created, Running); err != nil {
+		return nil, err
+	}
+	if err := validateProcess(p); err != nil {
+		return nil, fmt.Errorf("process: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	if o.Log == nil {
+		o.Log = silent
+	}
+	var tr *trace
+	if o.Trace {
+		tr = &trace{}
+	}
+	start := time.Now()
+	plan, err := c.compileExec(p, o)
+	if err != nil {
+		return nil, err
+	}
+	tr.add("runtime", "compile the process", "", start)
+	t, err := talkByPipes(p.Terminal)
+	if err != nil {
+		return nil, err
+	}
+	defer t.close()
+	t.theirs["container"], err = unix.FcntlInt(c.PidFD.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("duplicate the pidfd: %w", err)
+	}
+	l := &launch{
+		plan: plan, stdio: [3]*os.File{o.Stdin, o.Stdout, o.Stderr}, extra: o.ExtraFiles,
+		given: t.theirs, reap: o.Reap, trace: tr.add,
+	}
+	group, err := c.subgroup(o.Cgroup)
+	if err != nil {
+		return nil, err
+	}
+	closeGroup, err := l.bornIn(group)
+	if err != nil {
+		return nil, err
+	}
+	defer closeGroup()
+	child, err := l.run()
+	if err != nil {
+		return nil, err
+	}
+	t.launched()
+	defer errs.Undo(&err, func() error { return child.kill() })
+	defer t.cancelWith(ctx)()
+	if err := child.exec(p, t, o); err != nil {
+		return nil, explain(err, p, c.rec.Rootfs)
+	}
+	console, err := t.terminal()
+	if err != nil {
+		return nil, err
+	}
+	proc := &Process{Pid: child.pid, PidFD: child.pidfd, Console: console}
+	if tr != nil {
+		proc.Trace = tr.list
+	}
+	return proc, nil
+}
+
+// exec sees the child to its program.
+func (c *child) exec(p *specs.Process, t *talk, o ExecOptions) error {
+	if err := c.await(t.status, statusReady); err != nil {
+		return err
+	}
+	if err := setOOMScore(c.pid, p.OOMScoreAdj, o.Log); err != nil {
+		return err
+	}
+	if err := t.goOn(); err != nil {
+		return err
+	}
+	return awaitProgram(t.status)
+}
+
+// compileExec makes the plan of one more process.
+func (c *Container) compileExec(p *specs.Process, o ExecOptions) (*Plan, error) {
+	spec, err := c.Spec()
+	if err != nil {
+		return nil, err
+	}
+	group, err := c.subgroup(o.Cgroup)
+	if err != nil {
+		return nil, err
+	}
+	f := Facts{ID: c.ID, Rootfs: c.rec.Rootfs, ExtraFiles: len(o.ExtraFiles), CgroupJoin: group.JoinFiles(), NoNewKeyring: true, Rootless: os.Geteuid() != 0}
+	f.LastCap, f.Bounding = capabilityFacts(spec)
+	f.Home = c.homeOf(p)
+	return compileExec(spec, p, f)
+}
+
+// subgroup is the group name below the container's, which must be there.
+func (c *Container) subgroup(name string) (*cgroup.Group, error) {
+	if name == "" {
+		return c.group, nil
+	}
+	if !filepath.IsLocal(strings.TrimPrefix(name, "/")) {
+		return nil, fmt.Errorf("cgroup %q does not lie below the container's: %w", name, errdefs.ErrInvalidArgument)
+	}
+	return c.group.Sub(name), nil
+}
+
+// homeOf looks in the rootfs as the container sees it.
+func (c *Container) homeOf(p *specs.Process) string {
+	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", c.Pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "/"
+	}
+	defer unix.Close(root)
+	return homeOf(root, p)
+}
+
+// compileExec turns a process into the plan that runs it in a container of
+// spec. It touches nothing.
+func compileExec(spec *specs.Spec, p *specs.Process, f Facts) (*Plan, error) {
+	c := &compiler{builder: newBuilder(f.ExtraFiles), spec: spec, linux: spec.Linux, process: p, Facts: f}
+	c.inside = true
+	for _, part := range []func() error{
+		c.begin,
+		c.container,
+		c.execTerminal,
+		c.securityLabels,
+		c.closeFiles,
+		c.identity,
+		c.launch,
+	} {
+		if err := part(); err != nil {
+			return nil, err
+		}
+	}
+	return c.finish(), nil
+}
+
+// container joins the cgroups and namespaces of the container.
+func (c *compiler) container() error {
+	c.joinCgroups()
+	c.enterContainer(namespaceFlags(c.linux))
+	c.session()
+	return nil
+}
+
+// enterContainer enters the namespaces of a container in one step (setns(2)
+// with a pidfd, Linux 5.8). Of its pid and time namespaces only children are
+// part.
+func (c *compiler) enterContainer(flags uint64) {
+	if flags == 0 {
+		return
+	}
+	pidfd := c.file(File{Name: "container"})
+	c.stage("enter the container", "")
+	c.call("setns", pidfd, cloneArg(flags))
+	if flags&unix.CLONE_NEWUSER != 0 {
+		c.becomeRoot()
+	}
+	if flags&(unix.CLONE_NEWPID|unix.CLONE_NEWTIME) != 0 {
+		c.fork(0)
+	}
+}
+
+// execTerminal opens a terminal in the container's devpts.
+func (c *compiler) execTerminal() error {
+	if !c.process.Terminal {
+		return nil
+	}
+	h, size := how(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0, unix.RESOLVE_NO_MAGICLINKS|unix.RESOLVE_NO_SYMLINKS)
+	c.stage("open a terminal", "/dev/pts/ptmx")
+	c.openTerminal(c.open("openat2", cwd(), str("/dev/pts/ptmx"), h, size))
+	return nil
+}

@@ -1,0 +1,150 @@
+package ociruntime
+
+import (
+	"bytes"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// explain puts an error of the child's that is about the user's program in the
+// words that users of containers know, and of one kind of errdefs. Every other
+// error stays as it is.
+func explain(err error, p *specs.Process, rootfs string) error {
+	var step *StepError
+	if !errors.As(err, &step) {
+		return err
+	}
+	name := p.Args[0]
+	switch {
+	case step.Name == lookInPath:
+		return fmt.Errorf("exec: %q: executable file not found in $PATH: %w", name, errdefs.ErrNotFound)
+	case step.Name == findProgram && errors.Is(err, unix.ENOENT):
+		return fmt.Errorf("exec: %q: stat %s: no such file or directory: %w", name, name, errdefs.ErrNotFound)
+	case step.Name == findProgram && errors.Is(err, unix.EISDIR):
+		return fmt.Errorf("exec: %q: is a directory: permission denied: %w", name, errdefs.ErrPermissionDenied)
+	case step.Name == findProgram:
+		return fmt.Errorf("exec: %q: %w: %w", name, step.Errno, kindOf(step.Errno))
+	case step.Name == enterCwd && errors.Is(err, unix.ENOENT):
+		return fmt.Errorf("chdir to cwd (%q) set in config.json failed: no such file or directory: %w", p.Cwd, errdefs.ErrNotFound)
+	case step.Name == enterCwd:
+		return fmt.Errorf("chdir to cwd (%q) set in config.json failed: %w: %w", p.Cwd, step.Errno, kindOf(step.Errno))
+	case step.Call == "execve":
+		return explainExecve(step.Errno, p, rootfs)
+	}
+	return err
+}
+
+// kindOf is the kind of error that an errno of the user's program is.
+func kindOf(errno error) error {
+	switch {
+	case errors.Is(errno, unix.ENOENT), errors.Is(errno, unix.ENOTDIR):
+		return errdefs.ErrNotFound
+	case errors.Is(errno, unix.EACCES), errors.Is(errno, unix.EPERM):
+		return errdefs.ErrPermissionDenied
+	}
+	return errdefs.ErrInvalidArgument
+}
+
+// explainExecve says why a program that is there cannot be executed. The kernel
+// says ENOENT for a missing interpreter, and ENOEXEC for much.
+func explainExecve(errno error, p *specs.Process, rootfs string) error {
+	name, head := p.Args[0], programHead(p, rootfs)
+	reason := ""
+	switch {
+	case errors.Is(errno, unix.ENOENT):
+		if i := interpreter(head); i != "" {
+			reason = fmt.Sprintf(" (its interpreter %s is not there)", i)
+		}
+	case errors.Is(errno, unix.ENOEXEC):
+		reason = formatFault(head)
+	}
+	return fmt.Errorf("exec %s: %w%s: %w", name, errno, reason, kindOf(errno))
+}
+
+// programHead is how the user's program begins, as far as it can be found in
+// the rootfs: a mount may hide it.
+func programHead(p *specs.Process, rootfs string) []byte {
+	root, err := unix.Open(rootfs, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(root)
+	candidates := []string{path.Join("/", p.Cwd, p.Args[0])}
+	if path.IsAbs(p.Args[0]) {
+		candidates = []string{p.Args[0]}
+	}
+	if !strings.Contains(p.Args[0], "/") {
+		candidates = nil
+		for _, dir := range strings.Split(searchPath(p), ":") {
+			candidates = append(candidates, path.Join(dir, p.Args[0]))
+		}
+	}
+	for _, file := range candidates {
+		fd, err := openIn(root, file, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+		if err != nil {
+			continue
+		}
+		f := os.NewFile(uintptr(fd), file)
+		defer f.Close()
+		if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+			return nil
+		}
+		const most = 64 << 10
+		head := make([]byte, most)
+		n, _ := f.Read(head)
+		return head[:n]
+	}
+	return nil
+}
+
+// interpreter is the program that must be there to run one that begins so.
+func interpreter(head []byte) string {
+	if line, ok := bytes.CutPrefix(head, []byte("#!")); ok {
+		line, _, _ = bytes.Cut(line, []byte("\n"))
+		if strings.HasSuffix(string(line), "\r") {
+			return fmt.Sprintf("%q", strings.TrimSpace(string(line))+"\r")
+		}
+		first, _, _ := strings.Cut(strings.TrimSpace(string(line)), " ")
+		return first
+	}
+	f, err := elf.NewFile(bytes.NewReader(head))
+	if err != nil {
+		return ""
+	}
+	for _, p := range f.Progs {
+		if p.Type != elf.PT_INTERP || p.Filesz > unix.PathMax {
+			continue
+		}
+		name := make([]byte, p.Filesz)
+		if _, err := p.ReadAt(name, 0); err == nil {
+			return string(bytes.TrimRight(name, "\x00"))
+		}
+	}
+	return ""
+}
+
+// formatFault says what is wrong with a program that begins so.
+func formatFault(head []byte) string {
+	const identSize = 20
+	switch {
+	case len(head) == 0:
+		return " (the file is empty)"
+	case !bytes.HasPrefix(head, []byte(elf.ELFMAG)):
+		return " (the file is no ELF program and does not begin with #!)"
+	case len(head) < identSize:
+		return " (the file is cut short)"
+	}
+	machine := elf.Machine(uint16(head[18]) | uint16(head[19])<<8)
+	if machine != elfMachine {
+		return fmt.Sprintf(" (the file is for %s, this machine is %s)", strings.TrimPrefix(machine.String(), "EM_"), strings.TrimPrefix(elf.Machine(elfMachine).String(), "EM_"))
+	}
+	return ""
+}

@@ -1,0 +1,213 @@
+package ociruntime
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// waitsForHooks says whether the child waits while its mounts are made and the
+// host's root is still there (runtime-spec, "Lifecycle": before pivot_root).
+func waitsForHooks(h *specs.Hooks) bool {
+	//lint:ignore SA1019 prestart is deprecated, and used.
+	return h != nil && len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer) > 0
+}
+
+// createHooks runs the hooks of create: those of the caller's namespaces, then
+// those of the container's, whose root is still the host's.
+func (c *Container) createHooks(ctx context.Context, child *child) error {
+	h, st := c.rec.Hooks, c.rec.State
+	st.Pid, st.Status = child.pid, Creating
+	own := hookRunner{reap: c.reap}
+	//lint:ignore SA1019 prestart is deprecated, and used.
+	if err := own.all(ctx, "prestart", h.Prestart, st); err != nil {
+		return err
+	}
+	if err := own.all(ctx, "createRuntime", h.CreateRuntime, st); err != nil {
+		return err
+	}
+	inside := hookRunner{reap: c.reap, inside: child.pidfd, namespaces: c.rec.Namespaces}
+	return inside.all(ctx, "createContainer", h.CreateContainer, st)
+}
+
+// startHooks runs the hooks of start that come before the user's program.
+func (c *Container) startHooks(ctx context.Context) error {
+	if c.rec.Hooks == nil {
+		return nil
+	}
+	st := c.rec.State
+	st.Status = Created
+	inside := hookRunner{reap: c.reap, inside: c.PidFD, namespaces: c.rec.Namespaces}
+	return inside.all(ctx, "startContainer", c.rec.Hooks.StartContainer, st)
+}
+
+func (c *Container) poststartHooks(ctx context.Context) error {
+	if c.rec.Hooks == nil {
+		return nil
+	}
+	st := c.rec.State
+	st.Status = Running
+	return hookRunner{reap: c.reap}.all(ctx, "poststart", c.rec.Hooks.Poststart, st)
+}
+
+// poststopHooks are all run; what fails is a warning (runtime-spec, "Lifecycle").
+func (c *Container) poststopHooks(ctx context.Context) {
+	if c.rec.Hooks == nil {
+		return
+	}
+	st := c.rec.State
+	st.Status, st.Pid = Stopped, 0
+	for i, h := range c.rec.Hooks.Poststop {
+		if err := (hookRunner{reap: c.reap}).one(ctx, h, st); err != nil {
+			c.log.Warn("hook failed", "hook", fmt.Sprintf("hooks.poststop[%d]", i), "path", h.Path, "error", err)
+		}
+	}
+}
+
+// hookRunner runs hooks: in our namespaces, or in those of the process inside.
+type hookRunner struct {
+	inside     *os.File
+	namespaces uint64
+	reap       func(int) (syscall.WaitStatus, error)
+}
+
+func (r hookRunner) all(ctx context.Context, kind string, hooks []specs.Hook, st State) error {
+	for i, h := range hooks {
+		if err := r.one(ctx, h, st); err != nil {
+			return fmt.Errorf("hooks.%s[%d]: %w", kind, i, err)
+		}
+	}
+	return nil
+}
+
+// one runs a hook with the state on its standard input, for as long as its
+// timeout lets it.
+func (r hookRunner) one(ctx context.Context, h specs.Hook, st State) error {
+	if h.Timeout != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(*h.Timeout)*time.Second)
+		defer cancel()
+	}
+	state, err := json.Marshal(st)
+	if err != nil {
+		return err
+	}
+	in, err := memoryFile("hook-stdin", state)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	said, err := memoryFile("hook-output", nil)
+	if err != nil {
+		return err
+	}
+	defer said.Close()
+	child, err := r.start(h, in, said)
+	if err != nil {
+		return fmt.Errorf("run %s: %w", h.Path, err)
+	}
+	defer child.pidfd.Close()
+	ws, timedOut, err := child.waitFor(ctx)
+	switch {
+	case err != nil:
+		return fmt.Errorf("run %s: %w", h.Path, err)
+	case timedOut:
+		return fmt.Errorf("run %s: killed: %w", h.Path, ctx.Err())
+	case ws.Signaled():
+		return fmt.Errorf("run %s: killed by signal %d%s", h.Path, ws.Signal(), output(said))
+	case ws.ExitStatus() != 0:
+		return fmt.Errorf("run %s: exit status %d%s", h.Path, ws.ExitStatus(), output(said))
+	}
+	return nil
+}
+
+// start starts the hook. Its plan is short: enter the namespaces, execute.
+func (r hookRunner) start(h specs.Hook, in, said *os.File) (*child, error) {
+	t, err := talkByPipes(false)
+	if err != nil {
+		return nil, err
+	}
+	defer t.close()
+	given := t.theirs
+	c := &compiler{builder: newBuilder(0)}
+	c.status = c.file(File{Name: "status fifo"})
+	c.stage("begin a session", "")
+	c.call("setsid").fine(unix.EPERM)
+	if r.inside != nil {
+		given["container"] = int(r.inside.Fd())
+		c.enterContainer(r.namespaces)
+	}
+	c.stage("close the rest at execve", "")
+	c.markCloseOnExec()
+	c.stage("execute", h.Path)
+	args := h.Args
+	if len(args) == 0 {
+		args = []string{h.Path}
+	}
+	c.call("execve", str(h.Path), strs(args), strs(h.Env))
+	l := &launch{plan: c.finish(), stdio: [3]*os.File{in, said, said}, given: given, cgroup: -1, reap: r.reap}
+	child, err := l.run()
+	delete(given, "container") // it is not ours to close
+	if err != nil {
+		return nil, err
+	}
+	t.launched()
+	if err := child.await(t.status, 0); !errors.Is(err, errSilent) {
+		return nil, errors.Join(err, child.kill())
+	}
+	return child, nil // it has executed the hook
+}
+
+// waitFor waits for a child, and kills it when ctx ends before.
+func (c *child) waitFor(ctx context.Context) (ws syscall.WaitStatus, timedOut bool, err error) {
+	killed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(killed)
+		unix.PidfdSendSignal(int(c.pidfd.Fd()), unix.SIGKILL, nil, 0)
+	})
+	ws, err = c.wait()
+	if !stop() {
+		<-killed
+		timedOut = true
+	}
+	return ws, timedOut, err
+}
+
+// memoryFile holds data, from its beginning.
+func memoryFile(name string, data []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("make %s: memfd_create: %w", name, err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	if _, err := f.WriteAt(data, 0); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("make %s: %w", name, err)
+	}
+	return f, nil
+}
+
+// output is the end of what a hook said.
+func output(said *os.File) string {
+	const most = 1024
+	size, err := said.Seek(0, io.SeekEnd)
+	if err != nil {
+		return ""
+	}
+	b := make([]byte, min(size, most))
+	said.ReadAt(b, size-int64(len(b)))
+	if text := strings.TrimSpace(string(bytes.ToValidUTF8(b, []byte("?")))); text != "" {
+		return ": " + text
+	}
+	return ""
+}

@@ -1,0 +1,70 @@
+package ociruntime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Start lets the first process go on to the user's program, and returns when it
+// has been executed. The error is the one of execve, explained.
+// errdefs.ErrFailedPrecondition when the container is not created.
+func (c *Container) Start(ctx context.Context) error {
+	unlock, err := c.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, err := c.must("start", Created); err != nil {
+		return err
+	}
+	if err := c.startHooks(ctx); err != nil {
+		return errors.Join(err, c.stop())
+	}
+	start := time.Now()
+	if err := c.release(ctx); err != nil {
+		return err
+	}
+	c.trace.add("runtime", "start", "execve", start)
+	if err := c.poststartHooks(ctx); err != nil {
+		return errors.Join(err, c.stop())
+	}
+	return nil
+}
+
+// release sends the byte that the child waits for, and waits until it has
+// executed the program.
+func (c *Container) release(ctx context.Context) (err error) {
+	t := newTalk()
+	defer t.close()
+	if t.status, err = openFifo(filepath.Join(c.dir, statusFifo), unix.O_RDONLY); err != nil {
+		return err
+	}
+	if t.start, err = openFifo(filepath.Join(c.dir, startFifo), unix.O_WRONLY); err != nil {
+		return err
+	}
+	if err := t.goOn(); err != nil {
+		return err
+	}
+	// What comes next needs neither the fifo nor that we live on.
+	if err := os.Remove(t.start.Name()); err != nil {
+		return fmt.Errorf("start container %s: %w", c.ID, err)
+	}
+	defer t.cancelWith(ctx)()
+	if err := awaitProgram(t.status); err != nil {
+		spec, serr := c.Spec()
+		if serr != nil {
+			return errors.Join(err, serr)
+		}
+		return explain(err, spec.Process, c.rec.Rootfs)
+	}
+	return nil
+}
+
+// stop kills a container that must not live. What is left of it is for Delete.
+func (c *Container) stop() error { return c.group.Kill() }
