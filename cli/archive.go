@@ -10,11 +10,11 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/distribution/reference"
 	apicommon "github.com/moby/moby/api/types/common"
 	"github.com/spf13/cobra"
 
 	"github.com/gantryd/gantry/cli/internal/client"
+	"github.com/gantryd/gantry/cli/internal/name"
 	"github.com/gantryd/gantry/cli/internal/progress"
 	"github.com/gantryd/gantry/cli/internal/terminal"
 )
@@ -189,15 +189,13 @@ func importCommand(c *cli) *cobra.Command {
 			setNonEmpty(q, "message", message)
 			setNonEmpty(q, "platform", platform)
 			if len(args) == 2 {
-				named, err := reference.ParseNormalizedNamed(args[1])
+				n, err := name.Parse(args[1])
 				if err != nil {
 					return err
 				}
-				named = reference.TagNameOnly(named)
-				q.Set("repo", reference.FamiliarName(named))
-				if t, ok := named.(reference.Tagged); ok {
-					q.Set("tag", t.Tag())
-				}
+				n = n.Tagged()
+				q.Set("repo", n.FamiliarRepository())
+				setNonEmpty(q, "tag", n.Tag)
 			}
 			in := c.std.In
 			switch src := args[0]; {
@@ -246,18 +244,16 @@ func commitCommand(c *cli) *cobra.Command {
 				q.Set("pause", "0")
 			}
 			if len(args) == 2 {
-				named, err := reference.ParseNormalizedNamed(args[1])
+				n, err := name.Parse(args[1])
 				if err != nil {
 					return err
 				}
-				if _, ok := named.(reference.Digested); ok {
+				if n.Digest != "" {
 					return errors.New("refusing to create a tag with a digest reference")
 				}
-				named = reference.TagNameOnly(named)
-				q.Set("repo", named.Name())
-				if t, ok := named.(reference.Tagged); ok {
-					q.Set("tag", t.Tag())
-				}
+				n = n.Tagged()
+				q.Set("repo", n.Repository())
+				q.Set("tag", n.Tag)
 			}
 			cl, err := c.engine()
 			if err != nil {

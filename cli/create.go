@@ -10,12 +10,12 @@ import (
 	"os"
 	"strings"
 
-	"github.com/distribution/reference"
 	"github.com/moby/moby/api/types/container"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/gantryd/gantry/cli/internal/client"
+	"github.com/gantryd/gantry/cli/internal/name"
 	"github.com/gantryd/gantry/cli/internal/option"
 	"github.com/gantryd/gantry/cli/internal/terminal"
 )
@@ -98,7 +98,7 @@ func (c *cli) create(ctx context.Context, cr *creation, body *option.Body) (stri
 		return "", err
 	}
 	defer cid.Close()
-	name, err := normalImage(cr.opts.Image)
+	image, err := imageName(cr.opts.Image)
 	if err != nil {
 		return "", err
 	}
@@ -112,7 +112,7 @@ func (c *cli) create(ctx context.Context, cr *creation, body *option.Body) (stri
 		}
 	}
 	if cr.pull == pullAlways {
-		if err := c.pullFor(ctx, cr, name); err != nil {
+		if err := c.pullFor(ctx, cr, image); err != nil {
 			return "", err
 		}
 	}
@@ -127,9 +127,9 @@ func (c *cli) create(ctx context.Context, cr *creation, body *option.Body) (stri
 	err = cl.Call(ctx, req, &resp)
 	if imageMissing(err) && cr.pull == pullMissing && !strings.HasPrefix(cr.opts.Image, "sha256:") {
 		if !cr.quiet {
-			fmt.Fprintf(c.std.Err, "Unable to find image '%s' locally\n", familiar(name))
+			fmt.Fprintf(c.std.Err, "Unable to find image '%s' locally\n", image.Familiar())
 		}
-		if err := c.pullFor(ctx, cr, name); err != nil {
+		if err := c.pullFor(ctx, cr, image); err != nil {
 			return "", err
 		}
 		err = cl.Call(ctx, req, &resp)
@@ -151,28 +151,22 @@ func imageMissing(err error) bool {
 
 // pullFor pulls the image of a container that is to be created; what it says does
 // not belong to the container's output.
-func (c *cli) pullFor(ctx context.Context, cr *creation, name reference.Named) error {
+func (c *cli) pullFor(ctx context.Context, cr *creation, image name.Name) error {
 	out := c.std.Err
 	if cr.quiet {
 		out = io.Discard
 	}
-	return c.pullImage(ctx, name, cr.opts.Platform, out)
+	return c.pullImage(ctx, image, cr.opts.Platform, out)
 }
 
-// normalImage is an image's name in full; nil for an image ID.
-func normalImage(s string) (reference.Named, error) {
-	ref, err := reference.ParseAnyReference(s)
-	if err != nil {
-		return nil, err
+// imageName is an image's name with a tag or digest; empty for an image's ID.
+func imageName(s string) (name.Name, error) {
+	if name.IsID(s) {
+		return name.Name{}, nil
 	}
-	named, ok := ref.(reference.Named)
-	if !ok {
-		return nil, nil
-	}
-	return reference.TagNameOnly(named), nil
+	n, err := name.Parse(s)
+	return n.Tagged(), err
 }
-
-func familiar(name reference.Named) string { return reference.FamiliarString(name) }
 
 // cidFile is where --cidfile wants the ID. It is made before the container, and
 // taken away again when there is none.

@@ -103,8 +103,8 @@ func (c *cli) images(cmd *cobra.Command, o *imagesOptions) error {
 	return format.Write(c.std.Out, imageList(o.digests), o.format, rows)
 }
 
-// imageName is one way to call an image.
-type imageName struct{ repository, tag, digest string }
+// listedName is one way to call an image.
+type listedName struct{ repository, tag, digest string }
 
 // imageRows are the rows of one image: one for each of its names. A repository
 // whose digest is known is shown with it where digests are shown.
@@ -129,7 +129,7 @@ func imageRows(s image.Summary, full, digests bool) []imageRow {
 	return rows
 }
 
-func imageNames(s image.Summary, digests bool) []imageName {
+func imageNames(s image.Summary, digests bool) []listedName {
 	const none = "<none>"
 	known := map[string][]string{} // digests by repository
 	var repos []string
@@ -141,7 +141,7 @@ func imageNames(s image.Summary, digests bool) []imageName {
 			known[repo] = append(known[repo], digest)
 		}
 	}
-	var out []imageName
+	var out []listedName
 	tagged := map[string]bool{}
 	for _, t := range s.RepoTags {
 		i := strings.LastIndexByte(t, ':')
@@ -155,7 +155,7 @@ func imageNames(s image.Summary, digests bool) []imageName {
 			all = []string{none}
 		}
 		for _, d := range all {
-			out = append(out, imageName{repo, tag, d})
+			out = append(out, listedName{repo, tag, d})
 		}
 	}
 	for _, repo := range repos {
@@ -167,11 +167,11 @@ func imageNames(s image.Summary, digests bool) []imageName {
 			all = all[:1]
 		}
 		for _, d := range all {
-			out = append(out, imageName{repo, none, d})
+			out = append(out, listedName{repo, none, d})
 		}
 	}
 	if len(out) == 0 {
-		out = append(out, imageName{none, none, none})
+		out = append(out, listedName{none, none, none})
 	}
 	return out
 }

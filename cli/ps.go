@@ -7,12 +7,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/distribution/reference"
 	"github.com/docker/go-units"
 	"github.com/moby/moby/api/types/container"
 	"github.com/spf13/cobra"
 
 	"github.com/gantryd/gantry/cli/internal/format"
+	"github.com/gantryd/gantry/cli/internal/name"
 )
 
 type psOptions struct {
@@ -178,19 +178,12 @@ func imageOf(s container.Summary, full bool) string {
 	if id := format.ID(s.ImageID, false); id != "" && id == format.ID(s.Image, false) {
 		return id
 	}
-	named, err := reference.ParseNormalizedNamed(s.Image)
-	if err != nil {
+	n, err := name.Parse(s.Image)
+	if err != nil || n.Tag == "" || n.Digest == "" {
 		return s.Image
 	}
-	// NAME:TAG@DIGEST is shown without the digest.
-	if tagged, ok := named.(reference.NamedTagged); ok {
-		if _, ok := named.(reference.Digested); ok {
-			if short, err := reference.WithTag(reference.TrimNamed(named), tagged.Tag()); err == nil {
-				return reference.FamiliarString(short)
-			}
-		}
-	}
-	return s.Image
+	n.Digest = "" // NAME:TAG@DIGEST is long
+	return n.Familiar()
 }
 
 // names leaves out the names by which linked containers know this one.

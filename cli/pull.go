@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -10,12 +11,12 @@ import (
 	"net/http"
 	"net/url"
 
-	"github.com/distribution/reference"
 	"github.com/moby/moby/api/types/registry"
 	"github.com/spf13/cobra"
 
 	"github.com/gantryd/gantry/cli/internal/client"
 	"github.com/gantryd/gantry/cli/internal/config"
+	"github.com/gantryd/gantry/cli/internal/name"
 	"github.com/gantryd/gantry/cli/internal/progress"
 )
 
@@ -27,26 +28,25 @@ func pullCommand(c *cli) *cobra.Command {
 		Short: "Download an image from a registry",
 		Args:  exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			named, err := reference.ParseNormalizedNamed(args[0])
+			image, err := name.Parse(args[0])
 			switch {
 			case err != nil:
 				return err
-			case all && !reference.IsNameOnly(named):
+			case all && !image.Bare():
 				return errors.New("tag can't be used with --all-tags/-a")
-			case !all && reference.IsNameOnly(named):
-				named = reference.TagNameOnly(named)
-				if tagged, ok := named.(reference.Tagged); ok && !quiet {
-					fmt.Fprintf(c.std.Out, "Using default tag: %s\n", tagged.Tag())
+			case !all && image.Bare():
+				if image = image.Tagged(); !quiet {
+					fmt.Fprintf(c.std.Out, "Using default tag: %s\n", image.Tag)
 				}
 			}
 			out := c.std.Out
 			if quiet {
 				out = io.Discard
 			}
-			if err := c.pullImage(cmd.Context(), named, platform, out); err != nil {
+			if err := c.pullImage(cmd.Context(), image, platform, out); err != nil {
 				return err
 			}
-			fmt.Fprintln(c.std.Out, named.String())
+			fmt.Fprintln(c.std.Out, image.String())
 			return nil
 		},
 	}
@@ -59,27 +59,22 @@ func pullCommand(c *cli) *cobra.Command {
 	return cmd
 }
 
-// pullImage asks the engine to pull name and shows its progress on out. A name
+// pullImage asks the engine to pull image and shows its progress on out. A name
 // without tag and digest means all tags.
-func (c *cli) pullImage(ctx context.Context, name reference.Named, platform string, out io.Writer) error {
-	if name == nil {
+func (c *cli) pullImage(ctx context.Context, image name.Name, platform string, out io.Writer) error {
+	if image == (name.Name{}) {
 		return errors.New("an image cannot be pulled by its ID")
 	}
 	cl, err := c.engine()
 	if err != nil {
 		return err
 	}
-	q := url.Values{"fromImage": {reference.TrimNamed(name).String()}}
-	switch ref := name.(type) {
-	case reference.Digested:
-		q.Set("tag", ref.Digest().String())
-	case reference.Tagged:
-		q.Set("tag", ref.Tag())
-	}
+	q := url.Values{"fromImage": {image.Repository()}}
+	setNonEmpty(q, "tag", cmp.Or(image.Digest, image.Tag))
 	if platform != "" {
 		q.Set("platform", platform)
 	}
-	auth, err := c.registryAuth(name)
+	auth, err := c.registryAuth(image)
 	if err != nil {
 		return err
 	}
@@ -91,9 +86,9 @@ func (c *cli) pullImage(ctx context.Context, name reference.Named, platform stri
 	return progress.Show(out, resp.Body, nil)
 }
 
-// registryAuth is the header with the credential for the registry of name.
-func (c *cli) registryAuth(name reference.Named) (map[string]string, error) {
-	server := reference.Domain(name)
+// registryAuth is the header with the credential for the registry of image.
+func (c *cli) registryAuth(image name.Name) (map[string]string, error) {
+	server := image.Domain
 	if server == "docker.io" {
 		server = config.IndexServer
 	}

@@ -8,10 +8,10 @@ import (
 	"net/http"
 	"net/url"
 
-	"github.com/distribution/reference"
 	"github.com/spf13/cobra"
 
 	"github.com/gantryd/gantry/cli/internal/client"
+	"github.com/gantryd/gantry/cli/internal/name"
 	"github.com/gantryd/gantry/cli/internal/progress"
 )
 
@@ -23,23 +23,22 @@ func pushCommand(c *cli) *cobra.Command {
 		Short: "Upload an image to a registry",
 		Args:  exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			named, err := reference.ParseNormalizedNamed(args[0])
+			image, err := name.Parse(args[0])
 			switch {
 			case err != nil:
 				return err
-			case all && !reference.IsNameOnly(named):
+			case all && !image.Bare():
 				return errors.New("tag can't be used with --all-tags/-a")
-			case !all && reference.IsNameOnly(named):
-				named = reference.TagNameOnly(named)
-				if t, ok := named.(reference.Tagged); ok && !quiet {
-					fmt.Fprintf(c.std.Out, "Using default tag: %s\n", t.Tag())
+			case !all && image.Bare():
+				if image = image.Tagged(); !quiet {
+					fmt.Fprintf(c.std.Out, "Using default tag: %s\n", image.Tag)
 				}
 			}
-			if err := c.push(cmd, named, platform, quiet); err != nil {
+			if err := c.push(cmd, image, platform, quiet); err != nil {
 				return err
 			}
 			if quiet {
-				fmt.Fprintln(c.std.Out, named.String())
+				fmt.Fprintln(c.std.Out, image.String())
 			}
 			return nil
 		},
@@ -53,15 +52,13 @@ func pushCommand(c *cli) *cobra.Command {
 	return cmd
 }
 
-func (c *cli) push(cmd *cobra.Command, named reference.Named, platform string, quiet bool) error {
+func (c *cli) push(cmd *cobra.Command, image name.Name, platform string, quiet bool) error {
 	cl, err := c.engine()
 	if err != nil {
 		return err
 	}
 	q := url.Values{}
-	if t, ok := named.(reference.Tagged); ok {
-		q.Set("tag", t.Tag())
-	}
+	setNonEmpty(q, "tag", image.Tag)
 	if platform != "" {
 		raw, err := platformJSON(platform)
 		if err != nil {
@@ -69,11 +66,11 @@ func (c *cli) push(cmd *cobra.Command, named reference.Named, platform string, q
 		}
 		q.Set("platform", raw)
 	}
-	auth, err := c.registryAuth(named)
+	auth, err := c.registryAuth(image)
 	if err != nil {
 		return err
 	}
-	resp, err := cl.Do(cmd.Context(), client.Request{Method: http.MethodPost, Path: "/images/" + named.Name() + "/push", Query: q, Header: auth})
+	resp, err := cl.Do(cmd.Context(), client.Request{Method: http.MethodPost, Path: "/images/" + image.Repository() + "/push", Query: q, Header: auth})
 	if err != nil {
 		return err
 	}

@@ -4,8 +4,9 @@ import (
 	"fmt"
 	"net/url"
 
-	"github.com/distribution/reference"
 	"github.com/spf13/cobra"
+
+	"github.com/gantryd/gantry/cli/internal/name"
 )
 
 func tagCommand(c *cli) *cobra.Command {
@@ -14,23 +15,21 @@ func tagCommand(c *cli) *cobra.Command {
 		Short: "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
 		Args:  exactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if _, err := reference.ParseAnyReference(args[0]); err != nil {
+			if _, err := imageName(args[0]); err != nil {
 				return fmt.Errorf("Error parsing reference: %q is not a valid repository/tag: %w", args[0], err)
 			}
-			target, err := reference.ParseNormalizedNamed(args[1])
+			target, err := name.Parse(args[1])
 			if err != nil {
 				return fmt.Errorf("Error parsing reference: %q is not a valid repository/tag: %w", args[1], err)
 			}
-			target = reference.TagNameOnly(target)
-			tagged, ok := target.(reference.Tagged)
-			if !ok {
+			if target = target.Tagged(); target.Digest != "" {
 				return fmt.Errorf("refusing to create a tag with a digest reference")
 			}
 			cl, err := c.engine()
 			if err != nil {
 				return err
 			}
-			q := url.Values{"repo": {reference.TrimNamed(target).Name()}, "tag": {tagged.Tag()}}
+			q := url.Values{"repo": {target.Repository()}, "tag": {target.Tag}}
 			return cl.Post(cmd.Context(), "/images/"+args[0]+"/tag", q, nil, nil)
 		},
 	}
