@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/containerd/errdefs"
 )
@@ -46,7 +47,22 @@ func replyError(w http.ResponseWriter, err error) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	json.NewEncoder(w).Encode(map[string]string{"message": err.Error()})
+	json.NewEncoder(w).Encode(map[string]string{"message": plainText(err)})
+}
+
+// plainText is the text of err on one line, without the kind that errors from below
+// end in: the status code says it.
+func plainText(err error) string {
+	text := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
+	for _, kind := range []error{
+		errdefs.ErrNotFound, errdefs.ErrInvalidArgument, errdefs.ErrConflict, errdefs.ErrAlreadyExists,
+		errdefs.ErrFailedPrecondition, errdefs.ErrPermissionDenied, errdefs.ErrUnavailable, errdefs.ErrUnknown,
+	} {
+		if cut, ok := strings.CutSuffix(text, ": "+kind.Error()); ok {
+			return cut
+		}
+	}
+	return text
 }
 
 // errStreamed says that the answer has begun and that the error is already in it.
