@@ -505,6 +505,8 @@ func TestExecsLeaveNoDescriptorAndNoGoroutine(t *testing.T) {
 		c.wait("warm")
 		c.delete("warm")
 		shim := c.shimPid()
+		d.wantTopics("create", "start", "exec-added", "exec-started", "exit")
+		time.Sleep(100 * time.Millisecond) // the watch for OOM begins, the events' connection ends
 		before := descriptors(t, shim)
 		in, out := d.fifo("in"), d.fifo("out")
 		for i := range 12 {
@@ -519,14 +521,11 @@ func TestExecsLeaveNoDescriptorAndNoGoroutine(t *testing.T) {
 			c.wait(id)
 			c.delete(id)
 		}
-		if after := descriptors(t, shim); len(after) > len(before) {
-			t.Errorf("descriptors are %v, and were %v", after, before)
-		}
-		time.Sleep(50 * time.Millisecond)
+		eventually(t, "as many descriptors as before", func() bool { return len(descriptors(t, shim)) == len(before) })
 		unix.Kill(shim, unix.SIGQUIT) // has a Go program say what its goroutines do, and end
 		gone(t, shim)
 		if ours := ourGoroutines(log()); len(ours) != quietGoroutines {
-			t.Errorf("%d goroutines, want %d:\n%s", len(ours), quietGoroutines, strings.Join(ours, "\n\n"))
+			t.Errorf("%d goroutines, want %d:\n%.10000s", len(ours), quietGoroutines, strings.Join(ours, "\n\n"))
 		}
 		c.command("delete").output()
 		c.wantNothingLeft()

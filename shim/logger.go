@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"slices"
@@ -54,7 +55,7 @@ func logDescriptors(l api.Logger) error {
 	return logStreams(l, nil,
 		stream.Pollable(loggerStdout, "stdout"),
 		stream.Pollable(loggerStderr, "stderr"),
-		os.NewFile(loggerReady, "ready"))
+		os.NewFile(loggerReady, "ready"), nil)
 }
 
 // logFifos is the logger that the engine started.
@@ -84,7 +85,43 @@ func logFifos(l api.Logger, ready *os.File) error {
 		in = ours
 		go feed(to, theirs) // it ends with the program
 	}
-	return logStreams(l, in, files[0], files[1], ready)
+	removed, err := whenRemoved(files[0])
+	if err != nil {
+		return err
+	}
+	return logStreams(l, in, files[0], files[1], ready, removed)
+}
+
+// whenRemoved tells when the fifo f has lost its name. Then nobody will open it
+// any more, and where nobody has, because the container could not be made, it has
+// no end.
+func whenRemoved(f *os.File) (<-chan struct{}, error) {
+	if f == nil {
+		return nil, nil
+	}
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return nil, os.NewSyscallError("inotify_init1", err)
+	}
+	news := os.NewFile(uintptr(fd), "inotify")
+	// The number of names is among the attributes (inotify(7), IN_ATTRIB).
+	if _, err := unix.InotifyAddWatch(fd, f.Name(), unix.IN_ATTRIB); err != nil {
+		return nil, errors.Join(&os.PathError{Op: "watch", Path: f.Name(), Err: err}, news.Close())
+	}
+	removed := make(chan struct{})
+	go func() { // ends with the program
+		var b [64]byte
+		for {
+			if _, err := news.Read(b[:]); err != nil {
+				return
+			}
+			if _, err := os.Lstat(f.Name()); errors.Is(err, fs.ErrNotExist) {
+				close(removed)
+				return
+			}
+		}
+	}()
+	return removed, nil
 }
 
 // feed copies stdin into a fifo, and closes it when it was read: what is in a fifo
@@ -102,9 +139,9 @@ func feed(to, from *os.File) {
 }
 
 // logStreams logs until stdout and stderr have ended, or until SIGTERM, with which
-// containerd's shim ends a logger: then what is in the streams is still logged. It
-// closes ready when the log is open and the attach socket listens.
-func logStreams(l api.Logger, in, stdout, stderr, ready *os.File) (err error) {
+// containerd's shim ends a logger, or until stop: then what is in the streams is
+// still logged. It closes ready when the log is open and the attach socket listens.
+func logStreams(l api.Logger, in, stdout, stderr, ready *os.File, stop <-chan struct{}) (err error) {
 	s := &streams{}
 	if l.Log != "" && l.Driver != api.None {
 		if s.log, err = logfile.Open(l); err != nil {
@@ -138,6 +175,8 @@ func logStreams(l api.Logger, in, stdout, stderr, ready *os.File) (err error) {
 	select {
 	case <-s.ended:
 	case <-term:
+		s.drain()
+	case <-stop:
 		s.drain()
 	}
 	err = s.close()

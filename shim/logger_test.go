@@ -137,6 +137,30 @@ func TestALoggerOnFifosGivesAForeignShimStdin(t *testing.T) {
 	}
 }
 
+func TestALoggerWhoseFifosAreRemovedEnds(t *testing.T) {
+	d := newDaemon(t)
+	l := d.logger("one", func(l *stdio.Logger) { l.Fifos = stdio.Fifos{Stdout: d.fifo("1"), Stderr: d.fifo("2")} })
+	if out, err := exec.Command(l.Binary, l.Args()...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if err := os.Remove(l.Fifos.Stdout); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the logger ends", func() bool { _, err := os.Lstat(l.Attach); return err != nil })
+}
+
+func TestALoggerOnFifosSaysWhatIsWrong(t *testing.T) {
+	d := newDaemon(t)
+	l := d.logger("one", func(l *stdio.Logger) {
+		l.Fifos = stdio.Fifos{Stdout: d.fifo("1")}
+		l.Log = "/no/such/dir/log"
+	})
+	out, err := exec.Command(l.Binary, l.Args()...).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "/no/such/dir/log: no such file or directory") {
+		t.Errorf("it says %q, %v", out, err)
+	}
+}
+
 // foreignLogger is a logger program of somebody else's: it takes its
 // descriptors, tells that it is ready, and writes files.
 const foreignLogger = `#!/bin/busybox sh
