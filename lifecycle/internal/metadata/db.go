@@ -52,7 +52,7 @@ func Open(path string, blobs content.Store, snapshotters map[string]snapshot.Sna
 		return nil, fmt.Errorf("open metadata: %w", err)
 	}
 	// A containerd that still runs on this directory holds the lock.
-	b, err := bolt.Open(path, 0o644, &bolt.Options{Timeout: 10 * time.Second})
+	b, err := bolt.Open(path, 0o644, &bolt.Options{Timeout: 10 * time.Second, NoFreelistSync: true, FreelistType: bolt.FreelistMapType})
 	if err != nil {
 		return nil, fmt.Errorf("open metadata %s: %w", path, err)
 	}

@@ -54,7 +54,7 @@ func New(root string) (*Snapshotter, error) {
 	if err := os.MkdirAll(filepath.Join(root, "snapshots"), 0o700); err != nil {
 		return nil, fmt.Errorf("open snapshotter: %w", err)
 	}
-	db, err := bolt.Open(filepath.Join(root, "metadata.db"), 0o600, &bolt.Options{Timeout: lockTimeout})
+	db, err := bolt.Open(filepath.Join(root, "metadata.db"), 0o600, &bolt.Options{Timeout: lockTimeout, NoFreelistSync: true})
 	if err != nil {
 		return nil, fmt.Errorf("open snapshotter %s: %w", root, err)
 	}
