@@ -36,7 +36,7 @@ func explain(err error, p *specs.Process, rootfs string) error {
 		return fmt.Errorf("chdir to cwd (%q) set in config.json failed: no such file or directory: %w", p.Cwd, errdefs.ErrNotFound)
 	case step.Name == enterCwd:
 		return fmt.Errorf("chdir to cwd (%q) set in config.json failed: %w: %w", p.Cwd, step.Errno, kindOf(step.Errno))
-	case step.Call == "execve":
+	case step.Name == execute:
 		return explainExecve(step.Errno, p, rootfs)
 	}
 	return err

@@ -149,7 +149,7 @@ func (r hookRunner) start(h specs.Hook, in, said *os.File) (*child, error) {
 	}
 	c.stage("close the rest at execve", "")
 	c.markCloseOnExec()
-	c.stage("execute", h.Path)
+	c.stage("execute the hook", h.Path)
 	args := h.Args
 	if len(args) == 0 {
 		args = []string{h.Path}

@@ -314,8 +314,11 @@ func (c *compiler) launch() error {
 	return nil
 }
 
+// execute is the name of the last step; errors are told by it.
+const execute = "execute"
+
 func (c *compiler) execute() {
-	c.stage("execute", c.process.Args[0])
+	c.stage(execute, c.process.Args[0])
 	env := c.environment()
 	c.call("execve", reg(c.program), strs(c.process.Args), strs(env))
 }

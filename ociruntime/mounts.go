@@ -25,7 +25,13 @@ func (c *compiler) mounts() error {
 		Attrs: []treeAttr{{attr: unix.MountAttr{Propagation: unix.MS_PRIVATE}, recursive: true}},
 	})
 	c.stage("mount the rootfs", c.Rootfs)
-	c.call("move_mount", c.root, str(""), cwd(), str(c.Rootfs), named(unix.MOVE_MOUNT_F_EMPTY_PATH, "F_EMPTY_PATH"))
+	emptyPath := named(unix.MOVE_MOUNT_F_EMPTY_PATH, "F_EMPTY_PATH")
+	done, denied := c.label(), c.label()
+	c.call("move_mount", c.root, str(""), cwd(), str(c.Rootfs), emptyPath).goTo(done).orElse(denied, unix.EACCES)
+	c.mark(denied)
+	// The root of a user namespace may not pass all directories above the rootfs.
+	c.call("move_mount", c.root, str(""), cwd(), str("/"), emptyPath)
+	c.mark(done)
 
 	for i, m := range c.spec.Mounts {
 		if err := c.mount(m); err != nil {
@@ -166,13 +172,17 @@ func (c *compiler) newFilesystem(fstype, source string, data []string, attrs uin
 	if source != "" {
 		c.call("fsconfig", reg(fs), named(setString, "SET_STRING"), str("source"), str(source), num(0))
 	}
+	name := c.name
 	for _, d := range data {
+		// The kernel does not say which it refuses.
+		c.name = strings.TrimSuffix(name, " on") + " with " + d + " on"
 		if key, value, ok := strings.Cut(d, "="); ok {
 			c.call("fsconfig", reg(fs), named(setString, "SET_STRING"), str(key), str(value), num(0))
 		} else {
 			c.call("fsconfig", reg(fs), named(setFlag, "SET_FLAG"), str(d), null(), num(0))
 		}
 	}
+	c.name = name
 	c.call("fsconfig", reg(fs), named(create, "CMD_CREATE"), null(), null(), num(0))
 	tree := c.open("fsmount", reg(fs), named(unix.FSMOUNT_CLOEXEC, "FSMOUNT_CLOEXEC"), attrArg(attrs))
 	c.call("close", reg(fs))

@@ -13,7 +13,6 @@ import (
 
 	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 )
 
 // rig makes containers for one test, and fails the test when one of them leaves
@@ -120,10 +119,13 @@ func busyboxRootfs(dir string) error {
 	if err := os.WriteFile(filepath.Join(dir, "bin/busybox"), program, 0o755); err != nil {
 		return err
 	}
-	for _, name := range []string{"sh", "true", "false", "cat", "ls", "sleep", "id", "echo", "mount", "hostname", "stat", "dd", "grep", "readlink", "tty", "env", "kill", "ps", "touch", "head", "tail"} {
+	for _, name := range []string{"sh", "true", "false", "cat", "ls", "sleep", "wc", "cut", "tr", "umount", "pwd", "id", "echo", "mount", "hostname", "stat", "dd", "grep", "readlink", "tty", "env", "kill", "ps", "touch", "head", "tail"} {
 		if err := os.Symlink("busybox", filepath.Join(dir, "bin", name)); err != nil {
 			return err
 		}
+	}
+	if err := os.Symlink("/run", filepath.Join(dir, "var/run")); err != nil {
+		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "etc/passwd"), []byte("root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n"), 0o644)
 }
@@ -157,10 +159,10 @@ func (r *rig) create(s *specs.Spec, change ...func(*CreateOptions)) (*box, error
 	b := &box{c, r.t, said}
 	r.t.Cleanup(func() {
 		said.Close()
-		c.Close()
 		if err := c.Delete(context.Background(), true); err == nil {
 			b.wait()
 		}
+		c.Close()
 	})
 	return b, nil
 }
@@ -264,5 +266,3 @@ func mounted(t *testing.T, dir string) []string {
 	}
 	return list
 }
-
-var _ = unix.SIGKILL

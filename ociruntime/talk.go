@@ -212,5 +212,5 @@ func awaitProgram(status io.Reader) error {
 	case err != nil:
 		return fmt.Errorf("read the child's status: %w", err)
 	}
-	return &StepError{Name: "execute", Call: "execve", Errno: syscall.Errno(value)}
+	return &StepError{Name: execute, Call: "execve", Errno: syscall.Errno(value)}
 }

@@ -1,9 +1,12 @@
 package cgroup
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // Set writes the limits of r. What r leaves out stays as it is.
@@ -22,12 +25,26 @@ func (g *Group) Set(r *specs.LinuxResources) error {
 		return err
 	}
 	for _, s := range settings {
-		if err := g.set(s); err != nil {
+		err := g.set(s)
+		if errors.Is(err, unix.EINVAL) && s.file == memoryLimitV1 {
+			// It may never exceed the limit of memory and swap: raise that first.
+			if i := slices.IndexFunc(settings, func(s setting) bool { return s.file == swapLimitV1 }); i >= 0 {
+				if err = g.set(settings[i]); err == nil {
+					err = g.set(s)
+				}
+			}
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+const (
+	memoryLimitV1 = "memory.limit_in_bytes"
+	swapLimitV1   = "memory.memsw.limit_in_bytes"
+)
 
 // setting is one value of one file. On v1 controller says whose file it is.
 type setting struct {
@@ -51,7 +68,7 @@ func (g *Group) set(s setting) error {
 	if !ok {
 		return fmt.Errorf("linux.resources.%s: no cgroup hierarchy", s.field)
 	}
-	if s.file == "memory.limit_in_bytes" || s.file == "memory.memsw.limit_in_bytes" {
+	if s.file == memoryLimitV1 || s.file == swapLimitV1 {
 		return g.setMemoryV1(dir, s)
 	}
 	if err := write(dir, s.file, s.value); err != nil && !(s.optional && missing(err)) {

@@ -79,10 +79,10 @@ func (l *list) memoryV1(m *specs.LinuxMemory) {
 		return
 	}
 	if m.Limit != nil && *m.Limit != 0 {
-		l.add("memory.limit", "memory", "memory.limit_in_bytes", i(*m.Limit))
+		l.add("memory.limit", "memory", memoryLimitV1, i(*m.Limit))
 	}
 	if m.Swap != nil && *m.Swap != 0 {
-		l.add("memory.swap", "memory", "memory.memsw.limit_in_bytes", i(*m.Swap))
+		l.add("memory.swap", "memory", swapLimitV1, i(*m.Swap))
 	}
 	if m.Reservation != nil && *m.Reservation != 0 {
 		l.add("memory.reservation", "memory", "memory.soft_limit_in_bytes", i(*m.Reservation))
@@ -155,9 +155,7 @@ func (l *list) blockIOV1(b *specs.LinuxBlockIO) {
 	}
 }
 
-// setMemoryV1 writes one of the two limits of memory, where the one must never
-// exceed the other: a refused write is tried again once the other is written,
-// so raising and lowering both work in the order that Set has.
+// setMemoryV1 writes one of the two limits of memory.
 func (g *Group) setMemoryV1(dir string, s setting) error {
 	err := write(dir, s.file, s.value)
 	if err == nil {

@@ -1,0 +1,550 @@
+package ociruntime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+func TestTheContainerSeesItself(t *testing.T) {
+	uid := uint32(1000)
+	for _, row := range []struct {
+		name   string
+		change func(s *specs.Spec)
+		script string
+		want   string
+	}{
+		{"it is process 1 with the hostname", nil, "echo $$ $(hostname)", "1 box"},
+		{"nothing of the host is open in it", nil, "ls /proc/self/fd", "0\n1\n2\n3"}, // 3 is the directory itself
+		{"it runs as the user", func(s *specs.Spec) {
+			s.Process.User = specs.User{UID: uid, GID: 1000, AdditionalGids: []uint32{5, 6}}
+		}, "id -u; id -G", "1000\n1000 5 6"},
+		{"HOME comes from its passwd", func(s *specs.Spec) {
+			s.Process.User = specs.User{UID: uid, GID: 1000}
+			s.Process.Env = []string{"PATH=/bin"}
+		}, "echo $HOME", "/home/alice"},
+		{"capabilities are docker's", nil, "grep CapEff /proc/self/status", "CapEff:\t00000000a80425fb"},
+		{"a user has no capability", func(s *specs.Spec) { s.Process.User.UID = uid }, "grep CapEff /proc/self/status", "CapEff:\t0000000000000000"},
+		{"seccomp is loaded", nil, "grep Seccomp: /proc/self/status", "Seccomp:\t2"},
+		{"seccomp refuses", nil, "mount -t tmpfs x /tmp 2>&1 | grep -c -i 'denied\\|permitted'", "1"},
+		{"no new privileges", func(s *specs.Spec) { s.Process.NoNewPrivileges = true }, "grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t1"},
+		{"masked files are empty", nil, "cat /proc/keys /proc/timer_list | wc -c; ls /proc/acpi /sys/firmware | grep -v :", "0"},
+		{"masks leave no mount on the root", nil, "grep -c ' / / ' /proc/self/mountinfo; true", "0"},
+		{"sysctl files are read-only", nil, "touch /proc/sys/kernel/domainname 2>&1 | grep -c -i read-only", "1"},
+		{"a read-only root", func(s *specs.Spec) { s.Root.Readonly = true }, "touch /x 2>&1 | grep -c -i read-only; touch /dev/shm/y && echo ok", "1\nok"},
+		{"sysctls are set", func(s *specs.Spec) {
+			s.Linux.Sysctl = map[string]string{"net.ipv4.ip_forward": "1", "kernel.shmmax": "4096"}
+		}, "cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shmmax", "1\n4096"},
+		{"rlimits are set", func(s *specs.Spec) {
+			s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 64, Hard: 128}}
+		}, "ulimit -n; ulimit -Hn", "64\n128"},
+		{"the working directory is made", func(s *specs.Spec) { s.Process.Cwd = "/made/for/me" }, "pwd", "/made/for/me"},
+		{"umask", func(s *specs.Spec) { m := uint32(0o077); s.Process.User.Umask = &m }, "umask", "0077"},
+		{"devices work", nil, "head -c 3 /dev/zero | wc -c; echo x > /dev/null; readlink /dev/stdin", "3\n/proc/self/fd/0"},
+		{"the device cgroup refuses", func(s *specs.Spec) {
+			s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/mem2", Type: "c", Major: 1, Minor: 1}}
+		}, "head -c 1 /dev/mem2 2>&1 | grep -c -i permitted", "1"},
+		{"a device of the spec", func(s *specs.Spec) {
+			major, minor := int64(1), int64(5)
+			s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/a/nil", Type: "c", Major: major, Minor: minor, UID: &uid}}
+		}, "stat -c '%u %a %t:%T' /dev/a/nil", "1000 666 1:5"},
+		{"domainname", func(s *specs.Spec) { s.Domainname = "example.org" }, "cat /proc/sys/kernel/domainname", "example.org"},
+		{"its own cgroup is shown", nil, "cat /sys/fs/cgroup/pids/tasks | grep -c .", "3"},
+		{"a cgroup namespace", func(s *specs.Spec) {
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "cgroup"})
+		}, "grep pids /proc/self/cgroup | cut -d: -f3", "/"},
+		{"a time namespace", func(s *specs.Spec) {
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "time"})
+			s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 100000000}}
+		}, "test $(cut -d. -f1 /proc/uptime) -gt 100000000 && echo later", "later"},
+		{"mounts below a link that leads nowhere", func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/var/run/deep", Type: "tmpfs", Source: "tmpfs"})
+		}, "grep -c ' /run/deep ' /proc/self/mountinfo", "1"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			r := newRig(t)
+			s := dockerSpec(t, "sh", "-c", row.script)
+			if row.change != nil {
+				row.change(s)
+			}
+			r.prints(row.want, s)
+		})
+	}
+}
+
+func TestMounts(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		mount  specs.Mount
+		script string
+		want   string
+	}{
+		{"a directory", specs.Mount{Destination: "/data", Source: "dir", Type: "bind", Options: []string{"rbind"}}, "cat /data/file; echo new > /data/new; cat /data/new", "hello\nnew"},
+		{"a file", specs.Mount{Destination: "/etc/f", Source: "dir/file", Type: "bind", Options: []string{"bind"}}, "cat /etc/f", "hello"},
+		{"read-only", specs.Mount{Destination: "/data", Source: "dir", Type: "bind", Options: []string{"rbind", "ro"}}, "touch /data/x 2>&1 | grep -c -i read-only", "1"},
+		{"recursively read-only", specs.Mount{Destination: "/data", Source: "dir", Type: "bind", Options: []string{"rbind", "rro"}}, "touch /data/sub/x 2>&1 | grep -c -i read-only", "1"},
+		{"read-only, but not below", specs.Mount{Destination: "/data", Source: "dir", Type: "bind", Options: []string{"rbind", "ro"}}, "touch /data/sub/x && echo ok", "ok"},
+		{"tmpfs with options", specs.Mount{Destination: "/t", Type: "tmpfs", Source: "tmpfs", Options: []string{"size=64k", "mode=1700", "noexec"}}, "stat -c %a /t; grep -c ' /t .*noexec.*size=64k' /proc/self/mountinfo", "1700\n1"},
+		{"a tmpfs takes the mode of what it covers", specs.Mount{Destination: "/root", Type: "tmpfs", Source: "tmpfs"}, "stat -c %a /root", "755"},
+		{"a tmpfs begins with what it covers", specs.Mount{Destination: "/etc", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup"}}, "head -n 1 /etc/passwd", "root:x:0:0:root:/root:/bin/sh"},
+		{"ids are mapped", specs.Mount{
+			Destination: "/data", Source: "dir", Type: "bind", Options: []string{"rbind"},
+			UIDMappings: []specs.LinuxIDMapping{{ContainerID: 0, HostID: 70000, Size: 10}},
+			GIDMappings: []specs.LinuxIDMapping{{ContainerID: 0, HostID: 80000, Size: 10}},
+		}, "stat -c %u:%g /data/file", "70000:80000"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			r := newRig(t)
+			dir := filepath.Join(r.dir, "dir")
+			sub := filepath.Join(dir, "sub")
+			if err := errors.Join(os.MkdirAll(sub, 0o755), os.WriteFile(filepath.Join(dir, "file"), []byte("hello\n"), 0o644), unix.Mount("tmpfs", sub, "tmpfs", 0, "")); err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Unmount(sub, unix.MNT_DETACH)
+			s := dockerSpec(t, "sh", "-c", row.script)
+			if row.mount.Type == "bind" {
+				row.mount.Source = filepath.Join(r.dir, row.mount.Source)
+			}
+			s.Mounts = append(s.Mounts, row.mount)
+			r.prints(row.want, s)
+			if left := mounted(t, r.dir); len(left) != 1 {
+				t.Errorf("mounts are left: %q", left)
+			}
+		})
+	}
+}
+
+// withUserNamespace is a spec with ids mapped as podman or CRI do.
+func withUserNamespace(s *specs.Spec) {
+	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "user"})
+	s.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 65536}}
+	s.Linux.GIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 200000, Size: 65536}}
+}
+
+func TestUserNamespace(t *testing.T) {
+	r := newRig(t)
+	if err := os.Chmod(r.dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	os.Chmod(filepath.Dir(r.dir), 0o755)
+	s := dockerSpec(t, "sleep", "100")
+	withUserNamespace(s)
+	b, err := r.create(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Start(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	out, _, err := b.exec(process(s, "sh", "-c", "cat /proc/self/uid_map | tr -s ' '; id -u; echo x > /dev/null && ls /proc/self/fd; grep -c . /proc/1/status > /dev/null && echo sees; touch /dev/shm/z; stat -c %u /dev/shm/z"))
+	if want := "0 100000 65536\n0\n0\n1\n2\n3\nsees\n0"; err != nil || strings.TrimSpace(out) != want {
+		t.Errorf("exec printed %q, want %q, %v", out, want, err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(fmt.Sprintf("/proc/%d", b.Pid), &st); err != nil || st.Uid != 100000 {
+		t.Errorf("on the host it is user %d, %v", st.Uid, err)
+	}
+	// A second container in the first one's namespaces, as a pod has.
+	pod := dockerSpec(t, "sh", "-c", "id -u; cat /proc/self/uid_map | tr -s ' '; hostname")
+	for i, n := range pod.Linux.Namespaces {
+		if file := map[specs.LinuxNamespaceType]string{"network": "net", "ipc": "ipc", "uts": "uts", "pid": "pid"}[n.Type]; file != "" {
+			pod.Linux.Namespaces[i].Path = fmt.Sprintf("/proc/%d/ns/%s", b.Pid, file)
+		}
+	}
+	pod.Linux.Namespaces = append(pod.Linux.Namespaces, specs.LinuxNamespace{Type: "user", Path: fmt.Sprintf("/proc/%d/ns/user", b.Pid)})
+	pod.Hostname = ""
+	r.prints("0\n 0 100000 65536\nbox", pod)
+}
+
+func TestJoinedNamespaces(t *testing.T) {
+	r := newRig(t)
+	s := dockerSpec(t, "sleep", "100")
+	b, err := r.create(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Start(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	s2 := dockerSpec(t, "sh", "-c", "hostname; ps | grep -c '[s]leep 100'; test $$ != 1 && echo second")
+	for i, n := range s2.Linux.Namespaces {
+		if file := map[specs.LinuxNamespaceType]string{"network": "net", "ipc": "ipc", "uts": "uts", "pid": "pid"}[n.Type]; file != "" {
+			s2.Linux.Namespaces[i].Path = fmt.Sprintf("/proc/%d/ns/%s", b.Pid, file)
+		}
+	}
+	s2.Hostname = ""
+	r.prints("box\n1\nsecond", s2)
+}
+
+func TestTerminal(t *testing.T) {
+	r := newRig(t)
+	s := dockerSpec(t, "sh", "-c", "tty; echo -n; read line; echo got $line; ls /proc/self/fd | tail -n 1")
+	s.Process.Terminal = true
+	s.Process.ConsoleSize = &specs.Box{Height: 33, Width: 77}
+	b, err := r.create(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.Console == nil {
+		t.Fatal("no console")
+	}
+	defer b.Console.Close()
+	size, err := unix.IoctlGetWinsize(int(b.Console.Fd()), unix.TIOCGWINSZ)
+	if err != nil || size.Row != 33 || size.Col != 77 {
+		t.Errorf("size %+v, %v", size, err)
+	}
+	if err := b.Start(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Console.WriteString("hi\n"); err != nil {
+		t.Error(err)
+	}
+	b.wait()
+	var out []byte
+	for buf := make([]byte, 4096); ; {
+		n, err := b.Console.Read(buf)
+		out = append(out, buf[:n]...)
+		if err != nil {
+			break
+		}
+	}
+	got := strings.ReplaceAll(string(out), "\r", "")
+	if !strings.Contains(got, "/dev/console\n") && !strings.Contains(got, "/dev/pts/0\n") || !strings.Contains(got, "got hi\n3\n") {
+		t.Errorf("the terminal says %q", got)
+	}
+	if err := b.Delete(context.Background(), false); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestHooks(t *testing.T) {
+	r := newRig(t)
+	log := filepath.Join(r.dir, "log")
+	s := dockerSpec(t, "sh", "-c", "echo program >> /log/log")
+	hook := func(name string) []specs.Hook {
+		script := fmt.Sprintf(`state=$(cat); echo %s $(echo $state | grep -o '"status":"[a-z]*"') $(hostname) $MARK >> %s`, name, log)
+		return []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", script}, Env: []string{"PATH=/usr/bin:/bin", "MARK=m"}}}
+	}
+	inside := []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "cat > /dev/null; echo startContainer $(/bin/hostname) >> /log/log"}}}
+	s.Mounts = append(s.Mounts, specs.Mount{Destination: "/log", Source: r.dir, Type: "bind", Options: []string{"rbind"}})
+	s.Hooks = &specs.Hooks{
+		Prestart: hook("prestart"), CreateRuntime: hook("createRuntime"), CreateContainer: hook("createContainer"),
+		StartContainer: inside, Poststart: hook("poststart"), Poststop: hook("poststop"),
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := r.create(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Start(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	b.wait()
+	if err := b.Delete(context.Background(), false); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
+	want := []string{
+		`prestart "status":"creating" ` + host + " m",
+		`createRuntime "status":"creating" ` + host + " m",
+		`createContainer "status":"creating" ` + host + " m",
+		"startContainer box",
+		"program",
+		`poststart "status":"running" ` + host + " m",
+		`poststop "status":"stopped" ` + host + " m",
+	}
+	// The program and poststart run at the same time.
+	if len(lines) == len(want) && strings.HasPrefix(lines[4], "poststart") {
+		lines[4], lines[5] = lines[5], lines[4]
+	}
+	if got := strings.Join(lines, "\n"); got != strings.Join(want, "\n") {
+		t.Errorf("hooks said\n%s\nwant\n%s", got, strings.Join(want, "\n"))
+	}
+}
+
+func TestFailedHookLeavesNothing(t *testing.T) {
+	r := newRig(t)
+	for name, hooks := range map[string]*specs.Hooks{
+		"createRuntime[0]: run /bin/false: exit status 1":    {CreateRuntime: []specs.Hook{{Path: "/bin/false"}}},
+		"createContainer[0]: run /bin/sh: exit status 7: no": {CreateContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo no; exit 7"}}}},
+		"createRuntime[0]: run /no/hook: step":               {CreateRuntime: []specs.Hook{{Path: "/no/hook"}}},
+	} {
+		s := dockerSpec(t, "true")
+		s.Hooks = hooks
+		if _, err := r.create(s); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%v, want %q", err, name)
+		}
+	}
+	second := 1
+	s := dockerSpec(t, "true")
+	s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sleep", Args: []string{"sleep", "100"}, Timeout: &second}}}
+	if _, err := r.create(s); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a hook without end: %v", err)
+	}
+}
+
+func TestWhatIsWrongWithTheProgram(t *testing.T) {
+	r := newRig(t)
+	elfOf := func(machine byte) string {
+		data, err := os.ReadFile("/bin/busybox")
+		if err != nil {
+			t.Fatal(err)
+		}
+		data[18] = machine
+		return string(data)
+	}
+	for _, row := range []struct {
+		name, program, content string
+		mode                   os.FileMode
+		text                   string
+		kind                   func(error) bool
+	}{
+		{"not in PATH", "nope", "", 0, `exec: "nope": executable file not found in $PATH`, errdefs.IsNotFound},
+		{"not there", "/nope", "", 0, `exec: "/nope": stat /nope: no such file or directory`, errdefs.IsNotFound},
+		{"not executable", "/p", "x", 0o644, `exec: "/p": permission denied`, errdefs.IsPermissionDenied},
+		{"a directory", "/etc", "", 0, `exec: "/etc": is a directory: permission denied`, errdefs.IsPermissionDenied},
+		{"no format", "/p", "hello", 0o755, "exec /p: exec format error (the file is no ELF program and does not begin with #!)", errdefs.IsInvalidArgument},
+		{"empty", "/p", "", 0o755, "exec /p: exec format error (the file is empty)", errdefs.IsInvalidArgument},
+		{"another machine", "/p", elfOf(183), 0o755, "exec /p: exec format error (the file is for AARCH64, this machine is X86_64)", errdefs.IsInvalidArgument},
+		{"no interpreter", "/p", "#!/no/interp -x\n", 0o755, "exec /p: no such file or directory (its interpreter /no/interp is not there)", errdefs.IsNotFound},
+		{"an interpreter with a return", "/p", "#!/bin/sh\r\n", 0o755, `exec /p: no such file or directory (its interpreter "/bin/sh\r" is not there)`, errdefs.IsNotFound},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			s := dockerSpec(t, row.program)
+			_, _, err := r.run(s, func(o *CreateOptions) {
+				if row.mode != 0 {
+					if err := os.WriteFile(filepath.Join(o.Bundle, "rootfs", row.program), []byte(row.content), row.mode); err != nil {
+						t.Fatal(err)
+					}
+				}
+			})
+			if err == nil || !strings.HasPrefix(err.Error(), row.text) || !row.kind(err) {
+				t.Errorf("%v, want %q", err, row.text)
+			}
+		})
+	}
+}
+
+func TestFiftyInARowLeaveNothing(t *testing.T) {
+	r := newRig(t)
+	s := dockerSpec(t, "true")
+	fds := func() int {
+		list, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	bundle := r.bundle(s)
+	var before int
+	for i := range 50 {
+		c, err := Create(context.Background(), CreateOptions{ID: "gt-run-many", Bundle: bundle, Root: r.root})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Wait(c.PidFD); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(c.Delete(context.Background(), false), c.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if c.group.Exists() {
+			t.Fatal("cgroups are left")
+		}
+		if i == 0 {
+			before = fds()
+		}
+	}
+	if after := fds(); after != before {
+		t.Errorf("%d descriptors after the first, %d after the last", before, after)
+	}
+}
+
+func TestTinyMemory(t *testing.T) {
+	r := newRig(t)
+	s := dockerSpec(t, "echo", "small")
+	limit := int64(6 << 20)
+	s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit, Swap: &limit}
+	r.prints("small", s)
+}
+
+func TestLimits(t *testing.T) {
+	r := newRig(t)
+	s := dockerSpec(t, "sleep", "100")
+	limit, pids, shares := int64(64<<20), int64(20), uint64(512)
+	quota, period := int64(50000), uint64(100000)
+	s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit, Swap: &limit}
+	s.Linux.Resources.Pids = &specs.LinuxPids{Limit: &pids}
+	s.Linux.Resources.CPU = &specs.LinuxCPU{Shares: &shares, Quota: &quota, Period: &period, Cpus: "0"}
+	b, err := r.create(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Start(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	st, err := b.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st.Memory.Usage.Limit != uint64(limit) || st.Pids.Limit != 20 || st.Pids.Current != 1 || st.CPU.Usage.Total == 0 || len(st.CPUSet.CPUs) != 1 {
+		t.Errorf("stats are %+v", st)
+	}
+	for _, to := range []int64{256 << 20, 32 << 20} { // up and down again
+		if err := b.Update(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &to, Swap: &to}}); err != nil {
+			t.Fatal(err)
+		}
+		if st, err = b.Stats(); err != nil || st.Memory.Usage.Limit != uint64(to) {
+			t.Errorf("limit is %d, want %d, %v", st.Memory.Usage.Limit, to, err)
+		}
+	}
+	oom, err := b.OOM()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer oom.Close()
+	_, ws, err := b.exec(process(s, "dd", "if=/dev/zero", "of=/dev/null", "bs=60M", "count=1"))
+	if err != nil || ws.Signal() != unix.SIGKILL {
+		t.Errorf("a glutton ended with %v, %v", ws, err)
+	}
+	oom.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if _, err := oom.Read(make([]byte, 8)); err != nil {
+		t.Errorf("OOM is not told: %v", err)
+	}
+}
+
+// A hostile image cannot lead a mount, a mask or the working directory out of
+// its rootfs.
+func TestHostileRootfs(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		set    func(rootfs string) error
+		change func(s *specs.Spec)
+		script string
+		want   string // of the output, or
+		err    string // of Create
+	}{
+		{
+			name: "/proc is a link (CVE-2019-19921, CVE-2023-27561)",
+			set: func(dir string) error {
+				return errors.Join(os.Remove(dir+"/proc"), os.Mkdir(dir+"/fake", 0o755), os.Symlink("/fake", dir+"/proc"))
+			},
+			err: "mount proc on /proc",
+		},
+		{
+			name: "/sys is a link",
+			set: func(dir string) error {
+				return errors.Join(os.Remove(dir+"/sys"), os.Symlink("/tmp", dir+"/sys"))
+			},
+			err: "mount sysfs on /sys",
+		},
+		{
+			name: "a destination leads to the host (CVE-2021-30465)",
+			set:  func(dir string) error { return os.Symlink("/../../../../tmp", dir+"/out") },
+			change: func(s *specs.Spec) {
+				s.Mounts = append(s.Mounts, specs.Mount{Destination: "/out", Type: "tmpfs", Source: "tmpfs"})
+			},
+			script: "grep -c ' /tmp ' /proc/self/mountinfo", want: "1",
+		},
+		{
+			name:   "the working directory is a descriptor (CVE-2024-21626)",
+			change: func(s *specs.Spec) { s.Process.Cwd = "/proc/self/fd/7" },
+			err:    "working directory",
+		},
+		{
+			name:   "the working directory leads to a descriptor",
+			set:    func(dir string) error { return os.Symlink("/proc/self/fd/7", dir+"/cwd") },
+			change: func(s *specs.Spec) { s.Process.Cwd = "/cwd" },
+			err:    "working directory",
+		},
+		{
+			name: "/dev/null is a link (CVE-2025-31133)",
+			set: func(dir string) error {
+				return os.WriteFile(dir+"/dev/null", []byte("fake"), 0o666)
+			},
+			change: func(s *specs.Spec) { s.Mounts = append(s.Mounts[:1], s.Mounts[3:]...) }, // no tmpfs on /dev
+			script: "cat /proc/keys | wc -c", want: "0",
+		},
+		{
+			name: "directories are made in the rootfs alone (CVE-2024-45310)",
+			set:  func(dir string) error { return os.Symlink("/../../../../../../tmp/gt-run-escape", dir+"/mnt") },
+			change: func(s *specs.Spec) {
+				s.Mounts = append(s.Mounts, specs.Mount{Destination: "/mnt/a/b", Type: "tmpfs", Source: "tmpfs"})
+			},
+			script: "grep -c ' /tmp/gt-run-escape/a/b ' /proc/self/mountinfo", want: "1",
+		},
+		{
+			name: "a mount over procfs's files (CVE-2025-52881)",
+			change: func(s *specs.Spec) {
+				s.Mounts = append(s.Mounts, specs.Mount{Destination: "/proc/sys/kernel", Type: "tmpfs", Source: "tmpfs"})
+			},
+			err: "lies inside /proc",
+		},
+		{
+			name: "a mount over procfs by a link",
+			set:  func(dir string) error { return os.Symlink("/proc/sys/net", dir+"/net") },
+			change: func(s *specs.Spec) {
+				s.Mounts = append(s.Mounts, specs.Mount{Destination: "/net", Type: "tmpfs", Source: "tmpfs"})
+			},
+			err: "lies inside /proc",
+		},
+		{
+			name: "a sysctl is not written to what covers procfs (CVE-2025-52881)",
+			set: func(dir string) error {
+				return errors.Join(os.MkdirAll(dir+"/proc/sys/net/ipv4", 0o755), os.Symlink("/proc/sys/net", dir+"/net"))
+			},
+			change: func(s *specs.Spec) {
+				s.Mounts = append(s.Mounts, specs.Mount{Destination: "/net", Type: "tmpfs", Source: "tmpfs"})
+				s.Linux.Sysctl = map[string]string{"net.ipv4.ip_forward": "1"}
+			},
+			err: "set sysctl net.ipv4.ip_forward",
+		},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			r := newRig(t)
+			s := dockerSpec(t, "sh", "-c", row.script)
+			if row.change != nil {
+				row.change(s)
+			}
+			out, _, err := r.run(s, func(o *CreateOptions) {
+				if row.set == nil {
+					return
+				}
+				if err := row.set(filepath.Join(o.Bundle, "rootfs")); err != nil {
+					t.Fatal(err)
+				}
+			})
+			if row.err != "" {
+				if err == nil || !strings.Contains(err.Error(), row.err) {
+					t.Errorf("%v, want %q", err, row.err)
+				}
+				return
+			}
+			if err != nil || strings.TrimSpace(out) != row.want {
+				t.Errorf("printed %q, want %q, %v", out, row.want, err)
+			}
+			if _, err := os.Lstat("/tmp/gt-run-escape"); err == nil {
+				t.Error("it was made on the host")
+			}
+		})
+	}
+}
