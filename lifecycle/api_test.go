@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -25,10 +27,13 @@ import (
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/typeurl/v2"
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	"github.com/gantryd/gantry/internal/mount"
 )
 
 // answers is what the services answer. Every row runs in a namespace of its own,
@@ -627,6 +632,57 @@ var answers = []struct {
 		_, err := a.diff.Apply(ctx, &diffapi.ApplyRequest{Diff: &types.Descriptor{MediaType: "application/vnd.oci.image.layer.v1.tar", Digest: digest.FromString("none").String(), Size: 3}})
 		wantCode(t, codes.NotFound, err)
 	}},
+	{"a diff is a layer that makes the same tree", func(t *testing.T, a *api, ctx context.Context, ns string) {
+		ok(a.leases.Create(ctx, &leasesapi.CreateRequest{ID: "l"}))(t)
+		ctx = in(ns, "containerd-lease", "l")
+		prepare := func(key, parent string) []*types.Mount {
+			return ok(a.snapshots.Prepare(ctx, &snapshotsapi.PrepareSnapshotRequest{Snapshotter: "overlayfs", Key: key, Parent: parent}))(t).Mounts
+		}
+		upper := prepare("base", "")
+		for name, text := range map[string]string{"kept": "1", "gone": "2", "changed": "3"} {
+			writeFile(t, upper, name, text)
+		}
+		ok(a.snapshots.Commit(ctx, &snapshotsapi.CommitSnapshotRequest{Snapshotter: "overlayfs", Name: "B", Key: "base"}))(t)
+		left := ok(a.snapshots.View(ctx, &snapshotsapi.ViewSnapshotRequest{Snapshotter: "overlayfs", Key: "view", Parent: "B"}))(t).Mounts
+		right := prepare("top", "B")
+		within(t, right, func(dir string) {
+			for name, text := range map[string]string{"changed": "4", "new": "5"} {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := os.Remove(filepath.Join(dir, "gone")); err != nil {
+				t.Error(err)
+			}
+		})
+		for _, mediaType := range []string{"", "application/vnd.oci.image.layer.v1.tar", "application/vnd.oci.image.layer.v1.tar+gzip"} {
+			r := ok(a.diff.Diff(ctx, &diffapi.DiffRequest{Left: left, Right: right, MediaType: mediaType, Labels: map[string]string{"k": "v"}}))(t).Diff
+			info := ok(a.content.Info(ctx, &contentapi.InfoRequest{Digest: r.Digest}))(t).Info
+			tar := info.Labels["containerd.io/uncompressed"]
+			if !strings.HasSuffix(r.MediaType, "gzip") {
+				tar = r.Digest
+			}
+			if info.Size != r.Size || info.Labels["k"] != "v" {
+				t.Errorf("diff %v has %v", r, info)
+			}
+			again := prepare("again"+mediaType, "B")
+			applied := ok(a.diff.Apply(ctx, &diffapi.ApplyRequest{Diff: r, Mounts: again}))(t).Applied
+			if applied.Digest != tar {
+				t.Errorf("applied %v, want %s", applied, tar)
+			}
+			within(t, again, func(dir string) {
+				var tree []string
+				for _, name := range globbed(t, filepath.Join(dir, "*")) {
+					tree = append(tree, filepath.Base(name)+string(ok(os.ReadFile(name))(t)))
+				}
+				if got := strings.Join(tree, " "); got != "changed4 kept1 new5" {
+					t.Errorf("the tree is %s", got)
+				}
+			})
+		}
+		_, err := a.diff.Diff(ctx, &diffapi.DiffRequest{Left: left, Right: right, MediaType: "text/plain"})
+		wantCode(t, codes.Unimplemented, err)
+	}},
 	{"plugins are found by filters", func(t *testing.T, a *api, ctx context.Context, _ string) {
 		r := ok(a.introspection.Plugins(ctx, &introspectionapi.PluginsRequest{Filters: []string{"type==io.containerd.snapshotter.v1,id==overlayfs"}}))(t)
 		if len(r.Plugins) != 1 || r.Plugins[0].ID != "overlayfs" {
@@ -714,4 +770,30 @@ func wantLabels(t *testing.T, labels map[string]string, want string) {
 	if got := strings.Join(all, " "); got != want {
 		t.Errorf("labels are %q, want %q", got, want)
 	}
+}
+
+// within calls fn with the directory of mounts that a daemon gave.
+func within(t *testing.T, mounts []*types.Mount, fn func(dir string)) {
+	t.Helper()
+	dir := t.TempDir()
+	for _, m := range mounts {
+		if err := (mount.Mount{Type: m.Type, Source: m.Source, Options: m.Options}).Mount(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	fn(dir)
+}
+
+func writeFile(t *testing.T, mounts []*types.Mount, name, text string) {
+	t.Helper()
+	within(t, mounts, func(dir string) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
