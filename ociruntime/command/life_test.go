@@ -542,7 +542,10 @@ func TestWhatIsAskedForAfterCreateFailsWhole(t *testing.T) {
 
 func TestPlanTouchesNothing(t *testing.T) {
 	r := newTool(t)
-	a, b := bundle(t, nil), bundle(t, func(s *specs.Spec) { s.Hostname = "other" })
+	named := func(hostname string) string {
+		return bundle(t, func(s *specs.Spec) { s.Hostname, s.Linux.CgroupsPath = hostname, "/gantry-runtime-test/plan" })
+	}
+	a, b := named(program), named("other")
 	out := r.must(t, "plan", a)
 	for _, words := range []string{"# and clones: ", `sethostname("gantry-runtime", 14)`, "execve("} {
 		if !strings.Contains(out, words) {
