@@ -29,7 +29,7 @@ func ReadSpec(bundle string) (*specs.Spec, error) {
 }
 
 func parseSpec(data []byte) (*specs.Spec, error) {
-	var spec *specs.Spec
+	var spec *linuxSpec
 	err := json.Unmarshal(data, &spec)
 	var syntax *json.SyntaxError
 	var kind *json.UnmarshalTypeError
@@ -43,8 +43,25 @@ func parseSpec(data []byte) (*specs.Spec, error) {
 	case spec == nil:
 		return nil, errors.New("it is null")
 	}
-	return spec, nil
+	return &spec.Spec, nil
 }
+
+// linuxSpec is a spec without what other systems have in it: for every type that
+// it could meet package json keeps a table as long as the process lives, and a
+// shim lives long.
+type linuxSpec struct {
+	specs.Spec
+	Solaris ignored `json:"solaris"`
+	Windows ignored `json:"windows"`
+	VM      ignored `json:"vm"`
+	ZOS     ignored `json:"zos"`
+	FreeBSD ignored `json:"freebsd"`
+}
+
+// ignored takes any JSON.
+type ignored struct{}
+
+func (*ignored) UnmarshalJSON([]byte) error { return nil }
 
 // position is line and column of the byte before offset, as editors count.
 func position(data []byte, offset int64) string {

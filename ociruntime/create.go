@@ -176,6 +176,7 @@ func (c *Container) launch(ctx context.Context, o CreateOptions) (err error) {
 	if c.rec.StartTime, err = startTime(child.pid); err != nil {
 		return fmt.Errorf("read the start time of %d: %w", child.pid, err)
 	}
+	c.plan = nil // the child went through it
 	return c.rec.write(c.dir)
 }
 

@@ -210,7 +210,7 @@ func detach(argv []string) error {
 		return err
 	}
 	p, err := os.StartProcess(self, append([]string{self}, argv...), &os.ProcAttr{
-		Env:   append(environ(), detachedEnv+"=1", "GOMAXPROCS=1", "GOGC=25"),
+		Env:   append(environ(), detachedEnv+"=1", "GOMAXPROCS=1"),
 		Files: []*os.File{null, null, null, null, null, theirs},
 		Sys:   &unix.SysProcAttr{Setsid: true},
 	})

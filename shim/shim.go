@@ -129,8 +129,16 @@ func (s *Shim) put(id string, c *container) {
 	}
 }
 
-// trim gives back to the kernel what a creation needed and waiting does not.
-func trim() { debug.FreeOSMemory() }
+// trim gives back to the kernel what a creation needed and waiting does not. Until
+// then nothing is collected: every collection has the Go runtime keep a list for
+// each size of object that was in use, which is a good part of what a quiet shim
+// has. From then on little garbage is suffered.
+func trim() {
+	debug.SetGCPercent(quietGC)
+	debug.FreeOSMemory()
+}
+
+const quietGC = 25
 
 func unmarshal(b []byte, m wire.Message) error {
 	if err := wire.Unmarshal(b, m); err != nil {

@@ -217,7 +217,7 @@ func leave(a args, path string) (err error) {
 		return err
 	}
 	p, err := os.StartProcess(self, argv, &os.ProcAttr{
-		Env:   append(environ(), "TTRPC_ADDRESS="+a.TTRPCAddress, "GOMAXPROCS=1", "GOGC=25"),
+		Env:   append(environ(), "TTRPC_ADDRESS="+a.TTRPCAddress, "GOMAXPROCS=1"),
 		Files: []*os.File{null, null, log, l},
 		Sys:   &unix.SysProcAttr{Setsid: true},
 	})
