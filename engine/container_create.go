@@ -296,7 +296,7 @@ func (c *containers) erase(ctx context.Context, k *ctr, how removal) error {
 		return fmt.Errorf("remove container %s: %w", k.id, err)
 	}
 	err = c.removeSnapshot(ctx, k.id)
-	err = errors.Join(err, os.RemoveAll(c.dir(k.id)))
+	err = errors.Join(err, os.RemoveAll(c.dir(k.id)), os.RemoveAll(c.fifoDir(k.id)))
 	os.Remove(c.attachPath(k.id))
 	if how.volumes {
 		var names []string

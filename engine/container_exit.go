@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"time"
 
@@ -146,6 +147,9 @@ func (c *containers) settleRun(k *ctr, r *run, next sequel) {
 	}
 	if err := c.deleteTask(ctx, k.id); err != nil {
 		log.Warn("task is left", "err", err)
+	}
+	if err := os.RemoveAll(c.fifoDir(k.id)); err != nil {
+		log.Warn("fifos are left", "err", err)
 	}
 	if err := c.unmountVolumes(ctx, k); err != nil {
 		log.Warn("volumes are left", "err", err)

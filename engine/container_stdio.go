@@ -54,10 +54,13 @@ func (c *containers) attachPath(id string) string {
 	return filepath.Join(c.cfg.State, "a", id)
 }
 
+// fifoDir has the fifos of a container under a foreign shim.
+func (c *containers) fifoDir(id string) string { return filepath.Join(c.cfg.State, "fifo", id) }
+
 // fifoStdio is for a foreign shim, which has no stdin beside a binary:// logger:
 // the streams are fifos, and the engine runs the logger on them.
 func (c *containers) fifoStdio(ctx context.Context, id string, l stdio.Logger) (streams, error) {
-	dir := filepath.Join(c.cfg.State, "fifo", id)
+	dir := c.fifoDir(id)
 	if err := os.RemoveAll(dir); err != nil {
 		return streams{}, fmt.Errorf("make fifos of %s: %w", id, err)
 	}
