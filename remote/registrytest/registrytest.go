@@ -274,6 +274,8 @@ func (r *Registry) upload(w http.ResponseWriter, req *http.Request, name, id str
 	case err != nil || req.Method == http.MethodDelete:
 		delete(r.uploads, id)
 	case req.Method == http.MethodPatch:
+		w.Header().Set("Location", req.URL.RequestURI())
+		w.Header().Set("Range", fmt.Sprintf("0-%d", session.Len()-1))
 		w.WriteHeader(http.StatusAccepted)
 	case req.Method == http.MethodPut:
 		delete(r.uploads, id)
