@@ -381,3 +381,34 @@ func TestAnIngestIsKeptForAResume(t *testing.T) {
 		t.Errorf("ingests in the store are %v", below)
 	}
 }
+
+// A containerd may have snapshotters that we have not: what is theirs stays.
+func TestSnapshotsOfASnapshotterThatIsNotHereStay(t *testing.T) {
+	root := t.TempDir()
+	s := openAs(t, root, "zfs")
+	must[*leasesapi.Lease](t)(s.Leases("ns").Create("l", nil))
+	view := func(s *stores, lease string) *metadata.Snapshots {
+		return must[*metadata.Snapshots](t)(s.Snapshots(metadata.Scope{Namespace: "ns", Lease: lease}, "zfs"))
+	}
+	if _, err := view(s, "l").Prepare(t.Context(), "theirs", "", nil); err != nil {
+		t.Fatal(err)
+	}
+	s.close(t)
+	s = open(t, root)
+	if _, err := s.Snapshots(metadata.Scope{Namespace: "ns"}, "zfs"); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("snapshots of zfs: %v", err)
+	}
+	if err := s.Leases("ns").Delete("l"); err != nil {
+		t.Fatal(err)
+	}
+	s.Collect()
+	s.close(t)
+	s = openAs(t, root, "zfs")
+	if _, err := view(s, "").Stat(t.Context(), "theirs"); err != nil {
+		t.Errorf("their snapshot: %v", err)
+	}
+	s.Collect() // it is theirs to collect
+	if _, err := view(s, "").Stat(t.Context(), "theirs"); !errdefs.IsNotFound(err) {
+		t.Errorf("their snapshot: %v", err)
+	}
+}

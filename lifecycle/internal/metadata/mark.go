@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -68,6 +69,9 @@ func (db *DB) garbageOf(tx *bolt.Tx) (out garbage) {
 		g.unmarked(ns, b, now, &out)
 		return nil
 	})
+	// The snapshots of a snapshotter that is not here are a containerd's, which may
+	// be back tomorrow.
+	out.snapshots = slices.DeleteFunc(out.snapshots, func(s deadSnapshot) bool { return db.snapshots[s.snapshotter] == nil })
 	return out
 }
 

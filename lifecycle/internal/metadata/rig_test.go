@@ -29,7 +29,10 @@ type stores struct {
 }
 
 // open opens what is in root, with containerd's names.
-func open(t testing.TB, root string) *stores {
+func open(t testing.TB, root string) *stores { return openAs(t, root, "overlayfs") }
+
+// openAs is open with another name for the snapshotter.
+func openAs(t testing.TB, root, snapshotter string) *stores {
 	t.Helper()
 	s := &stores{root: root}
 	var err error
@@ -40,7 +43,7 @@ func open(t testing.TB, root string) *stores {
 		t.Fatal(err)
 	}
 	s.DB, err = metadata.Open(filepath.Join(root, "io.containerd.metadata.v1.bolt/meta.db"), s.content,
-		map[string]snapshot.Snapshotter{"overlayfs": s.overlay}, &exchange.Exchange{}, slog.New(slog.DiscardHandler))
+		map[string]snapshot.Snapshotter{snapshotter: s.overlay}, &exchange.Exchange{}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
