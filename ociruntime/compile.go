@@ -35,6 +35,7 @@ type Facts struct {
 	Null     [3]bool // the standard streams that are /dev/null
 	Home     string  // $HOME where process.env does not have it
 
+	NoSELinux    bool // SELinux is off: labels mean nothing
 	ExtraFiles   int
 	NoPivot      bool
 	NoNewKeyring bool

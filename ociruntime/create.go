@@ -98,6 +98,9 @@ func (c *Container) compile(o CreateOptions) error {
 	facts.ID, facts.NoPivot, facts.NoNewKeyring, facts.ExtraFiles = o.ID, o.NoPivot, o.NoNewKeyring, len(o.ExtraFiles)
 	facts.CgroupJoin, facts.CgroupMounts = c.group.JoinFiles(), cgroupMounts(layout, c.group)
 	facts.Rootless = os.Geteuid() != 0
+	if facts.NoSELinux && (c.spec.Linux.MountLabel != "" || c.spec.Process.SelinuxLabel != "") {
+		c.log.Warn("SELinux is not in use: linux.mountLabel and process.selinuxLabel are ignored")
+	}
 	if c.plan, err = Compile(c.spec, facts); err != nil {
 		return err
 	}

@@ -107,6 +107,7 @@ func (c *Container) compileExec(p *specs.Process, o ExecOptions) (*Plan, error) 
 	}
 	f := Facts{ID: c.ID, Rootfs: c.rec.Rootfs, ExtraFiles: len(o.ExtraFiles), CgroupJoin: group.JoinFiles(), NoNewKeyring: true, Rootless: os.Geteuid() != 0}
 	f.LastCap, f.Bounding = capabilityFacts(spec)
+	f.NoSELinux = noSELinux()
 	f.Home = c.homeOf(p)
 	return compileExec(spec, p, f)
 }

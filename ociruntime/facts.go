@@ -37,8 +37,13 @@ func bundleFacts(spec *specs.Spec, bundle string) (Facts, error) {
 		f.Home = homeOf(root, spec.Process)
 	}
 	f.LastCap, f.Bounding = capabilityFacts(spec)
+	f.NoSELinux = noSELinux()
 	return f, nil
 }
+
+// noSELinux says that the kernel has no SELinux, or not in use: then its
+// filesystem is not mounted.
+func noSELinux() bool { return unix.Access("/sys/fs/selinux/enforce", unix.F_OK) != nil }
 
 func (f *Facts) mountFacts(root int, m specs.Mount) error {
 	o, err := parseMountOptions(m)

@@ -122,7 +122,7 @@ func (c *compiler) securityLabels() error {
 		c.stage("set AppArmor profile", p)
 		c.writeProc("thread-self/attr/apparmor/exec", "exec "+p)
 	}
-	if l := c.process.SelinuxLabel; l != "" {
+	if l := c.process.SelinuxLabel; l != "" && !c.NoSELinux {
 		c.stage("set SELinux label", l)
 		c.writeProc("thread-self/attr/exec", l)
 	}

@@ -135,8 +135,8 @@ func (c *compiler) filesystem(m specs.Mount, o mountOptions, dest string) error 
 	if m.Type == "tmpfs" && inRootfs && !hasMode {
 		o.data = append(o.data, fmt.Sprintf("mode=%o", mode))
 	}
-	if c.linux.MountLabel != "" && (m.Type == "tmpfs" || m.Type == "mqueue" || m.Type == "devpts") {
-		o.data = append(o.data, "context="+c.linux.MountLabel)
+	if c.mountLabel() != "" && (m.Type == "tmpfs" || m.Type == "mqueue" || m.Type == "devpts") {
+		o.data = append(o.data, "context="+c.mountLabel())
 	}
 	if dest == "/dev" {
 		// Devices are made in it first; enterRoot makes it read-only.
@@ -282,6 +282,14 @@ func (c *compiler) parent(rel string) (dir Arg, name string) {
 	return reg(c.open("openat2", c.root, str(strings.TrimSuffix(d, "/")), h, size)), name
 }
 
+// mountLabel is linux.mountLabel where it means something.
+func (c *compiler) mountLabel() string {
+	if c.NoSELinux {
+		return ""
+	}
+	return c.linux.MountLabel
+}
+
 // cgroup shows the container's own groups: one directory for each v1 hierarchy
 // in a tmpfs, or the v2 group itself.
 func (c *compiler) cgroup(o mountOptions, dest string) error {
@@ -291,8 +299,8 @@ func (c *compiler) cgroup(o mountOptions, dest string) error {
 		return nil
 	}
 	data := []string{"mode=755"}
-	if c.linux.MountLabel != "" {
-		data = append(data, "context="+c.linux.MountLabel)
+	if c.mountLabel() != "" {
+		data = append(data, "context="+c.mountLabel())
 	}
 	dir := c.newFilesystem("tmpfs", "cgroup", data, o.attr.Attr_set&^unix.MOUNT_ATTR_RDONLY)
 	c.attach(reg(dir), c.at(dest, true, 0))
