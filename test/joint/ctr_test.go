@@ -17,11 +17,15 @@ type ctrUser struct {
 	host    *rig.Host
 	address string
 	run     []string // flags of run, such as the runtime
+	ctr     string   // the program; empty is Debian's
 }
 
 func (u ctrUser) cmd(t testing.TB, args ...string) *exec.Cmd {
 	if args[0] == "run" {
 		args = append(append([]string{"run"}, u.run...), args[1:]...)
+	}
+	if u.ctr != "" {
+		return u.host.Command(u.ctr, append([]string{"-a", u.address, "-n", "test"}, args...)...)
 	}
 	return rig.Ctr(t, u.host, u.address, "test", args...)
 }
@@ -92,7 +96,7 @@ func TestCtrOnOurLifecycle(t *testing.T) {
 	g := rig.StartGantryd(t, host, "--roles", "lifecycle")
 	reg := rig.StartRegistry(t, host)
 	ref := reg.Push(t, rig.Busybox(t), "busybox:latest")
-	u := ctrUser{host, g.ContainerdAddress, f("--runtime", "io.containerd.gantry.v2")}
+	u := ctrUser{host: host, address: g.ContainerdAddress, run: f("--runtime", "io.containerd.gantry.v2")}
 	t.Run("pull from a registry, tag, list, check, remove", func(t *testing.T) {
 		u.must(t, "images", "pull", "--plain-http", ref)
 		u.must(t, "images", "tag", ref, "docker.io/library/tagged:1")
@@ -122,7 +126,7 @@ func TestCtrOnOurLifecycle(t *testing.T) {
 func TestCtrOnOurLifecycleWithStockShimAndRunc(t *testing.T) {
 	host := rig.NewHost(t)
 	g := rig.StartGantryd(t, host, "--roles", "lifecycle")
-	u := ctrUser{host, g.ContainerdAddress, f("--runtime", "io.containerd.runc.v2")}
+	u := ctrUser{host: host, address: g.ContainerdAddress, run: f("--runtime", "io.containerd.runc.v2")}
 	u.must(t, "images", "import", archive(t, host))
 	ctrSuite(t, u)
 }
@@ -130,7 +134,7 @@ func TestCtrOnOurLifecycleWithStockShimAndRunc(t *testing.T) {
 func TestCtrOnOurLifecycleWithStockShimAndOurRuntime(t *testing.T) {
 	host := rig.NewHost(t)
 	g := rig.StartGantryd(t, host, "--roles", "lifecycle")
-	u := ctrUser{host, g.ContainerdAddress, f("--runtime", "io.containerd.runc.v2", "--runc-binary", rig.Program(t, "gantry-runtime"))}
+	u := ctrUser{host: host, address: g.ContainerdAddress, run: f("--runtime", "io.containerd.runc.v2", "--runc-binary", rig.Program(t, "gantry-runtime"))}
 	u.must(t, "images", "import", archive(t, host))
 	ctrSuite(t, u)
 }
@@ -138,7 +142,7 @@ func TestCtrOnOurLifecycleWithStockShimAndOurRuntime(t *testing.T) {
 func TestStockContainerdWithOurShim(t *testing.T) {
 	host := rig.NewHost(t)
 	c := rig.StartContainerd(t, host)
-	u := ctrUser{host, c.Address, f("--runtime", "io.containerd.gantry.v2")}
+	u := ctrUser{host: host, address: c.Address, run: f("--runtime", "io.containerd.gantry.v2")}
 	u.must(t, "images", "import", archive(t, host))
 	ctrSuite(t, u)
 }
@@ -148,7 +152,7 @@ func TestOurShimInThePlaceOfTheStockOneWithRunc(t *testing.T) {
 	host := rig.NewHost(t)
 	host.Prefer(disguise(t))
 	g := rig.StartGantryd(t, host, "--roles", "lifecycle")
-	u := ctrUser{host, g.ContainerdAddress, f("--runtime", "io.containerd.runc.v2", "--runc-binary", rig.Peer(t, "runc"))}
+	u := ctrUser{host: host, address: g.ContainerdAddress, run: f("--runtime", "io.containerd.runc.v2", "--runc-binary", rig.Peer(t, "runc"))}
 	u.must(t, "images", "import", archive(t, host))
 	ctrSuite(t, u)
 }
@@ -158,7 +162,7 @@ func TestOurShimInThePlaceOfTheStockOneWithCrun(t *testing.T) {
 	host := rig.NewHost(t)
 	host.Prefer(disguise(t))
 	g := rig.StartGantryd(t, host, "--roles", "lifecycle")
-	u := ctrUser{host, g.ContainerdAddress, f("--runtime", "io.containerd.runc.v2", "--runc-binary", crun(t))}
+	u := ctrUser{host: host, address: g.ContainerdAddress, run: f("--runtime", "io.containerd.runc.v2", "--runc-binary", crun(t))}
 	u.must(t, "images", "import", archive(t, host))
 	ctrSuite(t, u)
 }
@@ -167,7 +171,7 @@ func TestStockContainerdWithOurShimAndRunc(t *testing.T) {
 	host := rig.NewHost(t)
 	host.Prefer(disguise(t))
 	c := rig.StartContainerd(t, host)
-	u := ctrUser{host, c.Address, f("--runtime", "io.containerd.runc.v2", "--runc-binary", rig.Peer(t, "runc"))}
+	u := ctrUser{host: host, address: c.Address, run: f("--runtime", "io.containerd.runc.v2", "--runc-binary", rig.Peer(t, "runc"))}
 	u.must(t, "images", "import", archive(t, host))
 	ctrSuite(t, u)
 }
@@ -175,7 +179,7 @@ func TestStockContainerdWithOurShimAndRunc(t *testing.T) {
 func TestCtrOnOurLifecycleWithStockShimAndCrun(t *testing.T) {
 	host := rig.NewHost(t)
 	g := rig.StartGantryd(t, host, "--roles", "lifecycle")
-	u := ctrUser{host, g.ContainerdAddress, f("--runtime", "io.containerd.runc.v2", "--runc-binary", crun(t))}
+	u := ctrUser{host: host, address: g.ContainerdAddress, run: f("--runtime", "io.containerd.runc.v2", "--runc-binary", crun(t))}
 	u.must(t, "images", "import", archive(t, host))
 	ctrSuite(t, u)
 }

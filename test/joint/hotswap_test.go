@@ -102,7 +102,7 @@ func TestLifecycleIsSwappedForContainerd(t *testing.T) {
 			c := rig.StartContainerd(t, host)
 			c.Stop() // only its directories are wanted
 			ours := startLifecycle(t, host, c)
-			u := ctrUser{host, c.Address, f("--runtime", runtime)}
+			u := ctrUser{host: host, address: c.Address, run: f("--runtime", runtime)}
 			u.must(t, "images", "import", archive(t, host))
 			u.must(t, "run", "-d", ctrImage, "one", "sleep", "1000")
 			before := u.must(t, "tasks", "ls")

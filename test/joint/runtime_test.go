@@ -17,7 +17,7 @@ import (
 func TestStockContainerdAndShimWithOurRuntime(t *testing.T) {
 	host := rig.NewHost(t)
 	c := rig.StartContainerd(t, host)
-	u := ctrUser{host, c.Address, f("--runtime", "io.containerd.runc.v2", "--runc-binary", rig.Program(t, "gantry-runtime"))}
+	u := ctrUser{host: host, address: c.Address, run: f("--runtime", "io.containerd.runc.v2", "--runc-binary", rig.Program(t, "gantry-runtime"))}
 	u.must(t, "images", "import", archive(t, host))
 	ctrSuite(t, u)
 
