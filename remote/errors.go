@@ -25,6 +25,14 @@ var kindOf = map[int]error{
 	http.StatusGatewayTimeout:      errdefs.ErrUnavailable,
 }
 
+// headText is what a registry would say with a body (distribution-spec, "Error Codes").
+var headText = map[int]string{
+	http.StatusUnauthorized:    "authentication required",
+	http.StatusForbidden:       "requested access to the resource is denied",
+	http.StatusNotFound:        "manifest unknown",
+	http.StatusTooManyRequests: "too many requests",
+}
+
 // answerError is a registry's refusal.
 type answerError struct {
 	status int
@@ -58,6 +66,9 @@ func answer(resp *http.Response) error {
 		Error   string `json:"error"`
 	}
 	e := &answerError{status: resp.StatusCode}
+	if len(body) == 0 && resp.Request != nil && resp.Request.Method == http.MethodHead {
+		e.text = headText[resp.StatusCode] // the answer to HEAD has no body to say it
+	}
 	if json.Unmarshal(body, &said) != nil {
 		return e
 	}
