@@ -146,7 +146,7 @@ func (c *containers) withRoot(ctx context.Context, k *ctr, f func(*rootfs.Root) 
 		return err
 	}
 	defer func() { err = errors.Join(err, c.unmountVolumes(ctx, k)) }()
-	defer subs.close()
+	defer func() { err = errors.Join(err, subs.close()) }()
 	var binds []rootfs.Bind
 	for i, p := range rec.Mounts {
 		if p.Type == mount.TypeVolume || p.Type == mount.TypeBind {

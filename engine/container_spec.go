@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -261,8 +262,7 @@ func (c *containers) makeVolumes(ctx context.Context, k *ctr) error {
 func (c *containers) mountVolumes(ctx context.Context, k *ctr, rec record) (_ held, err error) {
 	subs := held{}
 	defer errs.Undo(&err, func() error {
-		subs.close()
-		return c.unmountVolumes(ctx, k)
+		return errors.Join(subs.close(), c.unmountVolumes(ctx, k))
 	})
 	for i, p := range rec.Mounts {
 		switch p.Type {
@@ -274,9 +274,11 @@ func (c *containers) mountVolumes(ctx context.Context, k *ctr, rec record) (_ he
 			if p.Subpath == "" {
 				continue
 			}
-			if subs[i], err = openSubpath(dir, p.Subpath); err != nil {
+			at, err := c.hold(k.id, i, dir, p.Subpath)
+			if err != nil {
 				return nil, err
 			}
+			subs[i] = at
 		case mount.TypeBind:
 			if err := bindSource(p); err != nil {
 				return nil, err

@@ -74,7 +74,11 @@ func (c *containers) start(ctx context.Context, k *ctr, j *journal) (err error) 
 	if err != nil {
 		return err
 	}
-	defer p.subs.close()
+	defer func() {
+		if err := p.subs.close(); err != nil {
+			c.cfg.Log.Warn("subpaths of volumes are left", "container", k.id, "err", err)
+		}
+	}()
 	defer errs.Undo(&err, func() error {
 		return errors.Join(c.networks.down(ctx, k.id), c.unmountVolumes(ctx, k))
 	})
@@ -166,8 +170,7 @@ func (c *containers) prepareStart(ctx context.Context, k *ctr, j *journal) (_ pr
 	}
 	if err == nil {
 		defer errs.Undo(&err, func() error {
-			p.subs.close()
-			return c.unmountVolumes(ctx, k)
+			return errors.Join(p.subs.close(), c.unmountVolumes(ctx, k))
 		})
 	}
 	if err := errors.Join(n.err, err); err != nil {
@@ -216,6 +219,15 @@ func (c *containers) createTask(ctx context.Context, k *ctr, r *run, rec record,
 	}
 	done := j.step("tasks.Create")
 	resp, err := c.ctrd.Tasks.Create(j.grpc(ctx), req, j.trailer())
+	for end := time.Now().Add(leftoverTime); err != nil && leftover(err) && time.Now().Before(end); {
+		// An engine before this one was killed in the middle of a start; what
+		// containerd began for it comes up, or goes, behind its back.
+		if err := c.deleteTask(ctx, k.id); err != nil {
+			return err
+		}
+		time.Sleep(awaitAgain)
+		resp, err = c.ctrd.Tasks.Create(j.grpc(ctx), req, j.trailer())
+	}
 	done()
 	if err != nil {
 		return explainStart(err)
@@ -229,6 +241,14 @@ func (c *containers) createTask(ctx context.Context, k *ctr, r *run, rec record,
 		return errors.Join(fmt.Errorf("close the shim's end of stdin: %w", err), c.discardTask(k))
 	}
 	return nil
+}
+
+// leftoverTime is how long a start waits for the remains of another one to go.
+const leftoverTime = 5 * time.Second
+
+// leftover says whether a task, or its bundle directory, is in the way.
+func leftover(err error) bool {
+	return errdefs.IsAlreadyExists(err) || strings.Contains(err.Error(), "file exists")
 }
 
 func toAPI(mounts []mount.Mount) []*types.Mount {

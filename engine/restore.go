@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,7 +16,10 @@ import (
 	"github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/errdefs"
 	eventsapi "github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/mount"
 	"google.golang.org/grpc"
+
+	"github.com/gantryd/gantry/engine/internal/rootfs"
 )
 
 const (
@@ -33,6 +37,8 @@ type found struct {
 	k    *ctr
 	task *task.Process // nil: there is none
 	late bool          // its shim does not answer
+	// noSnapshot says that it has no file system: its create was cut off.
+	noSnapshot bool
 }
 
 // restore makes the index from what containerd has, and goes on where the engine
@@ -45,12 +51,15 @@ func (c *containers) restore(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list containers: %w", err)
 	}
+	if err := c.unmountRoots(); err != nil {
+		return err
+	}
 	all := c.index(resp.Containers)
 	c.ask(ctx, all)
 
 	live := map[string]netWish{}
 	for _, f := range all {
-		if f.late || f.task != nil && f.task.Status != task.Status_STOPPED {
+		if f.late || runsNow(f.task.GetStatus()) {
 			live[f.k.id] = wish(f.k.id, f.k.snapshot())
 		}
 	}
@@ -109,6 +118,9 @@ func (c *containers) ask(ctx context.Context, all []*found) {
 			case !errdefs.IsNotFound(err):
 				c.cfg.Log.Warn("task does not tell its state", "container", f.k.id, "err", err)
 				f.late = true
+			case f.k.snapshot().State.Phase == created:
+				_, err := c.snapshotMounts(ctx, f.k.id)
+				f.noSnapshot = errdefs.IsNotFound(err)
 			}
 		})
 	}
@@ -150,7 +162,7 @@ func (c *containers) resumeLife(f *found) {
 		status = f.task.Status
 	}
 	switch {
-	case f.late || status == task.Status_RUNNING || status == task.Status_PAUSED || status == task.Status_PAUSING:
+	case f.late || runsNow(status):
 		c.adopt(k, f.task)
 	case status == task.Status_STOPPED:
 		r := c.adoptRun(k, f.task)
@@ -162,11 +174,34 @@ func (c *containers) resumeLife(f *found) {
 		// deleted it.
 		r := c.adoptRun(k, nil)
 		c.goroutine(func(ctx context.Context) { c.ended(ctx, k, r, exitUnknown, time.Now()) })
-	case rec.State.Phase == removing || rec.HostConfig.AutoRemove:
+	case rec.State.Phase == removing || rec.HostConfig.AutoRemove || rec.State.Phase == created && !c.whole(rec, f):
 		c.goroutine(func(ctx context.Context) { c.finishRemoval(ctx, k, f.task != nil) })
 	default:
 		c.goroutine(func(ctx context.Context) { c.rest(ctx, k, f.task != nil) })
 	}
+}
+
+// whole says whether a container that was never started has all that its create
+// makes. Nobody was told of one that has not, and it is taken away.
+func (c *containers) whole(rec record, f *found) bool {
+	if f.noSnapshot {
+		return false
+	}
+	for _, p := range rec.Mounts {
+		if p.Type != mount.TypeVolume {
+			continue
+		}
+		if p.Name == "" || !c.volumes.has(p.Name) {
+			return false
+		}
+	}
+	return true
+}
+
+// runsNow says whether a task has a program that runs. One that was made and not
+// started is taken away, and with it its network.
+func runsNow(s task.Status) bool {
+	return s == task.Status_RUNNING || s == task.Status_PAUSED || s == task.Status_PAUSING
 }
 
 // adopt goes on watching a task that runs.
@@ -234,6 +269,19 @@ func (c *containers) rest(ctx context.Context, k *ctr, task bool) {
 	}
 	k.edit(func(r *record) { r.State.Phase = restarting })
 	c.startAgain(ctx, k)
+}
+
+// unmountRoots takes away what was mounted for a moment when the engine was killed.
+func (c *containers) unmountRoots() error {
+	dir := filepath.Join(c.cfg.State, "roots")
+	names, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, n := range names {
+		err = errors.Join(err, rootfs.Unmount(filepath.Join(dir, n.Name())))
+	}
+	return err
 }
 
 // sweep removes files of containers that are no more.

@@ -59,6 +59,12 @@ func (v *volumes) ensure(_ context.Context, use volumeUse) (mountedVolume, error
 	return mountedVolume{Name: vol.Name, Driver: vol.Driver, Path: vol.Path, New: made || isEmpty(vol.Path)}, nil
 }
 
+// has says whether there is a volume of that name.
+func (v *volumes) has(name string) bool {
+	_, err := v.store.Volume(name)
+	return err == nil
+}
+
 func isEmpty(dir string) bool {
 	d, err := os.Open(dir)
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -52,49 +52,44 @@ func copyTree(ctx context.Context, from *rootfs.Root, dir string, into *rootfs.R
 	return errors.Join(err, <-packed)
 }
 
-// openSubpath opens a directory or file of a volume, whose content is a
-// container's and may have links in it that lead elsewhere (CVE-2021-30465): the
-// mount is made by the descriptor, not by a path.
-func openSubpath(dir, sub string) (*os.File, error) {
-	at, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, &fs.PathError{Op: "open volume", Path: dir, Err: err}
-	}
-	defer unix.Close(at)
-	for {
-		fd, err := unix.Openat2(at, sub, &unix.OpenHow{
-			Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
-		})
-		switch {
-		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
-			continue
-		case errors.Is(err, unix.ENOENT):
-			return nil, invalid("cannot access path %s/%s: no such file or directory", dir, sub)
-		case errors.Is(err, unix.EXDEV):
-			return nil, invalid("path %q leads out of the volume", sub)
-		case err != nil:
-			return nil, invalid("open %s of volume: %w", sub, err)
-		}
-		return os.NewFile(uintptr(fd), sub), nil
-	}
-}
+// held are the subpaths of volumes for one start, each mounted at a place of its
+// own until the task has it, by the mount's place in the record.
+type held map[int]string
 
-// held are the subpaths of volumes for one start, by the mount's place in the
-// record, open until the task has them mounted.
-type held map[int]*os.File
-
-func (h held) close() {
-	for _, f := range h {
-		f.Close()
-	}
-}
-
-// source is where the mount i comes from: by our descriptor, which another process
-// of this host can open too (proc(5)).
+// source is where the mount i comes from.
 func (h held) source(i int, otherwise string) string {
-	f := h[i]
-	if f == nil {
-		return otherwise
+	if at, ok := h[i]; ok {
+		return at
 	}
-	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd())
+	return otherwise
+}
+
+func (h held) close() error {
+	var errs error
+	for _, at := range h {
+		errs = errors.Join(errs, rootfs.Unmount(at))
+	}
+	return errs
+}
+
+// hold makes a directory or file of a volume visible at a place where no container
+// can put something else: a volume's content is a container's, and may have links
+// in it that lead elsewhere (CVE-2021-30465, CVE-2023-0628 of Kubernetes).
+func (c *containers) hold(id string, i int, dir, sub string) (at string, err error) {
+	root, err := rootfs.Directory(dir)
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	at = filepath.Join(c.cfg.State, "roots", fmt.Sprintf("%s-%d", id, i))
+	err = root.Show(sub, at)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", invalid("cannot access path %s of volume: no such file or directory", sub)
+	case errors.Is(err, unix.EXDEV):
+		return "", invalid("path %q leads out of the volume", sub)
+	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENOTDIR):
+		return "", invalid("open %s of volume: %w", sub, err)
+	}
+	return at, err
 }

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -117,7 +118,38 @@ func Mounted(scratch string, mounts []mount.Mount, binds []Bind) (r *Root, err e
 	return r, nil
 }
 
-// Unmount takes away what Mounted left at scratch, where a killed daemon did not.
+// Show binds what is at name to the place at, which is made. Nothing on the way may
+// lead out of the root, not even to come back (RESOLVE_BENEATH). Unmount ends it.
+func (r *Root) Show(name, at string) (err error) {
+	fd, err := r.resolve(name, unix.O_PATH, unix.RESOLVE_BENEATH)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return &fs.PathError{Op: "stat", Path: name, Err: err}
+	}
+	if err := os.MkdirAll(filepath.Dir(at), 0o700); err != nil {
+		return fmt.Errorf("show %s: %w", name, err)
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		err = os.Mkdir(at, 0o700)
+	} else {
+		err = os.WriteFile(at, nil, 0o600)
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("show %s: %w", name, err)
+	}
+	defer errs.Undo(&err, func() error { return Unmount(at) })
+	if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", fd), at, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return &fs.PathError{Op: "bind", Path: name, Err: err}
+	}
+	return nil
+}
+
+// Unmount takes away what Mounted or Show left at scratch, also where a killed
+// daemon did not.
 func Unmount(scratch string) error {
 	// A detached mount takes what is mounted on it along.
 	if err := unix.Unmount(scratch, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
@@ -158,12 +190,13 @@ func (r *Root) bind(b Bind) error {
 
 // open resolves name in the root and opens it.
 func (r *Root) open(name string, flags int) (int, error) {
-	how := unix.OpenHow{
-		Flags:   uint64(flags | unix.O_CLOEXEC),
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	}
+	return r.resolve(clean(name), flags, unix.RESOLVE_IN_ROOT)
+}
+
+func (r *Root) resolve(name string, flags int, how uint64) (int, error) {
+	o := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Resolve: how | unix.RESOLVE_NO_MAGICLINKS}
 	for {
-		fd, err := unix.Openat2(r.dir, clean(name), &how)
+		fd, err := unix.Openat2(r.dir, name, &o)
 		switch {
 		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
 			// Something was renamed while the kernel looked (openat2(2)).
