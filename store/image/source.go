@@ -172,6 +172,9 @@ func (src *layerSource) receive(ctx context.Context, to *pipe) error {
 			return err
 		}
 	}
+	if to != nil {
+		src.job.report.say(src.desc, Extracting, off)
+	}
 	// A registry that has more to say is caught here.
 	if _, err := r.Read(own[:1]); !errors.Is(err, io.EOF) {
 		return err
