@@ -11,6 +11,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/gantryd/gantry/internal/specjson"
 )
 
 // ReadSpec reads config.json of a bundle. The error says where in it the fault
@@ -29,8 +31,8 @@ func ReadSpec(bundle string) (*specs.Spec, error) {
 }
 
 func parseSpec(data []byte) (*specs.Spec, error) {
-	var spec *linuxSpec
-	err := json.Unmarshal(data, &spec)
+	var spec *specs.Spec
+	err := specjson.Unmarshal(data, &spec)
 	var syntax *json.SyntaxError
 	var kind *json.UnmarshalTypeError
 	switch {
@@ -43,25 +45,8 @@ func parseSpec(data []byte) (*specs.Spec, error) {
 	case spec == nil:
 		return nil, errors.New("it is null")
 	}
-	return &spec.Spec, nil
+	return spec, nil
 }
-
-// linuxSpec is a spec without what other systems have in it: for every type that
-// it could meet package json keeps a table as long as the process lives, and a
-// shim lives long.
-type linuxSpec struct {
-	specs.Spec
-	Solaris ignored `json:"solaris"`
-	Windows ignored `json:"windows"`
-	VM      ignored `json:"vm"`
-	ZOS     ignored `json:"zos"`
-	FreeBSD ignored `json:"freebsd"`
-}
-
-// ignored takes any JSON.
-type ignored struct{}
-
-func (*ignored) UnmarshalJSON([]byte) error { return nil }
 
 // position is line and column of the byte before offset, as editors count.
 func position(data []byte, offset int64) string {

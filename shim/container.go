@@ -23,6 +23,7 @@ import (
 	"github.com/gantryd/gantry/internal/atomicfile"
 	"github.com/gantryd/gantry/internal/errs"
 	"github.com/gantryd/gantry/internal/mount"
+	"github.com/gantryd/gantry/internal/specjson"
 	"github.com/gantryd/gantry/shim/internal/metrics"
 	"github.com/gantryd/gantry/shim/internal/taskapi"
 )
@@ -256,7 +257,7 @@ func (c *container) addExec(r *taskapi.ExecRequest) error {
 		return fmt.Errorf("exec %s: no process: %w", r.ExecID, errdefs.ErrInvalidArgument)
 	}
 	p.spec = new(specs.Process)
-	if err := json.Unmarshal(r.Spec.Value, p.spec); err != nil {
+	if err := specjson.Unmarshal(r.Spec.Value, p.spec); err != nil {
 		return fmt.Errorf("exec %s: parse process: %w: %w", r.ExecID, err, errdefs.ErrInvalidArgument)
 	}
 	p.spec.Terminal = r.Terminal

@@ -2,7 +2,6 @@ package shim
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +12,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/gantryd/gantry/api/journey"
+	"github.com/gantryd/gantry/internal/specjson"
 	"github.com/gantryd/gantry/ociruntime"
 	"github.com/gantryd/gantry/shim/internal/stream"
 )
@@ -89,7 +89,7 @@ func (l *linked) resume() error { return l.container.Resume() }
 
 func (l *linked) update(resources []byte) error {
 	var r specs.LinuxResources
-	if err := json.Unmarshal(resources, &r); err != nil {
+	if err := specjson.Unmarshal(resources, &r); err != nil {
 		return fmt.Errorf("parse resources: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	return l.container.Update(&r)
