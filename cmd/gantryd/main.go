@@ -86,11 +86,13 @@ func stopped(roles *errgroup.Group) error {
 
 func startLifecycle(ctx context.Context, roles *errgroup.Group, cfg config, log *slog.Logger) error {
 	l, err := lifecycle.New(ctx, lifecycle.Config{
-		Root:     cfg.ContainerdRoot,
-		State:    cfg.ContainerdState,
-		Address:  cfg.ContainerdAddress,
-		ShimDirs: []string{ownDir()},
-		Log:      log.With("role", "lifecycle"),
+		Root:               cfg.ContainerdRoot,
+		State:              cfg.ContainerdState,
+		Address:            cfg.ContainerdAddress,
+		ShimDirs:           []string{ownDir()},
+		InsecureRegistries: cfg.InsecureRegistries,
+		Debug:              cfg.Debug,
+		Log:                log.With("role", "lifecycle"),
 	})
 	if err != nil {
 		return fmt.Errorf("start lifecycle: %w", err)
