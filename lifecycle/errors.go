@@ -2,10 +2,12 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
@@ -19,16 +21,24 @@ import (
 func unaryErrors(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 	resp, err := handle(ctx, req)
 	if err != nil {
-		return nil, errgrpc.ToGRPC(err)
+		return nil, toGRPC(err)
 	}
 	return resp, nil
 }
 
 func streamErrors(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
 	if err := handle(srv, ss); err != nil {
-		return errgrpc.ToGRPC(err)
+		return toGRPC(err)
 	}
 	return nil
+}
+
+// toGRPC also knows the one kind whose cause may be met at any write.
+func toGRPC(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		err = fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
+	}
+	return errgrpc.ToGRPC(err)
 }
 
 // The metadata of every request (containerd docs/namespaces.md, docs/garbage-collection.md).
