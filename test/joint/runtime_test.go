@@ -2,7 +2,9 @@ package joint
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -74,7 +76,7 @@ func TestPodmanWithOurRuntime(t *testing.T) {
 	u := podman(t, host)
 	u.must(t, "load", "-q", "-i", archive(t, host))
 	box := func(args ...string) []string {
-		return append([]string{"run", "--network", "none", "--ulimit", "host"}, args...)
+		return append([]string{"run", "--network", "none", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000"}, args...)
 	}
 	t.Run("run prints and passes the exit code", func(t *testing.T) {
 		r := u.run(t, box("--rm", "busybox", "sh", "-c", "echo out; echo err >&2; exit 7")...)
@@ -128,12 +130,15 @@ func TestPodmanWithOurRuntime(t *testing.T) {
 }
 
 // podman is somebody with podman in directories of the test's own, whose runtime
-// is ours. On a machine without CAP_SYS_RESOURCE its default limits are refused,
-// so containers run with --ulimit host.
+// is ours. Its default limits are above the hard ones of a machine that has no
+// CAP_SYS_RESOURCE, so containers run with limits of their own.
 func podman(t *testing.T, host *rig.Host) user {
 	t.Helper()
 	dir := rig.Dir(t)
-	t.Cleanup(func() { rig.Run(t, host.Command("umount", "-R", dir+"/r/overlay")) })
+	t.Cleanup(func() {
+		rig.Run(t, host.Command("umount", "-R", dir+"/r/overlay"))
+		rig.Eventually(t, 10*time.Second, removePodmansCgroups)
+	})
 	global := []string{
 		"--root", dir + "/r", "--runroot", dir + "/p", "--tmpdir", dir + "/t", "--storage-driver", "overlay",
 		"--cgroup-manager", "cgroupfs", "--runtime", rig.Program(t, "gantry-runtime"),
@@ -141,4 +146,21 @@ func podman(t *testing.T, host *rig.Host) user {
 	return user{host, func(t testing.TB, args ...string) *exec.Cmd {
 		return host.Command(rig.Peer(t, "podman"), append(global[:len(global):len(global)], args...)...)
 	}}
+}
+
+// removePodmansCgroups removes the groups of conmon, which podman leaves, when
+// the last conmon has ended. Those of other podmans are in use, and stay.
+func removePodmansCgroups() error {
+	for _, pattern := range []string{"/sys/fs/cgroup/*/libpod_parent/conmon", "/sys/fs/cgroup/*/libpod_parent"} {
+		dirs, err := filepath.Glob(pattern)
+		if err != nil {
+			return err
+		}
+		for _, dir := range dirs {
+			if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return nil
 }
