@@ -260,7 +260,7 @@ func commitCommand(c *cli) *cobra.Command {
 				return err
 			}
 			var made apicommon.IDResponse
-			if err := cl.Post(cmd.Context(), "/commit", q, struct{}{}, &made); err != nil {
+			if err := cl.Post(cmd.Context(), "/commit", q, nil, &made); err != nil {
 				return err
 			}
 			fmt.Fprintln(c.std.Out, made.ID)
