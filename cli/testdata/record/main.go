@@ -4,7 +4,7 @@
 //	cd cli && go run ./testdata/record -engine /run/docker.sock <testdata/answered.txt >testdata/answered.jsonl
 //	cd cli && go run ./testdata/record <testdata/refused.txt >testdata/refused.jsonl
 //
-// Each line of the input is a command line. Without -engine every request is
+// state.sh makes what the first expects of the engine. Each line of the input is a command line. Without -engine every request is
 // answered 500: enough to see what is sent.
 package main
 
