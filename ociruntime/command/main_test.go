@@ -64,6 +64,10 @@ func newTool(t *testing.T) tool {
 			return // do not remove through a mount
 		}
 		os.RemoveAll(dir)
+		groups, _ := filepath.Glob("/sys/fs/cgroup/*/gantry-runtime-test")
+		for _, g := range append(groups, "/sys/fs/cgroup/gantry-runtime-test") {
+			os.Remove(g) // where it is there, and empty
+		}
 	})
 	return r
 }
