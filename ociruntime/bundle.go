@@ -61,8 +61,9 @@ func Preview(o CreateOptions) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.compile(o); err != nil {
+	facts, err := c.look(o)
+	if err != nil {
 		return nil, err
 	}
-	return c.plan, nil
+	return Compile(c.spec, facts)
 }

@@ -28,12 +28,10 @@ func Create(ctx context.Context, o CreateOptions) (_ *Container, err error) {
 	if err != nil {
 		return nil, err
 	}
-	start := time.Now()
-	if err := c.compile(o); err != nil {
+	facts, err := c.look(o)
+	if err != nil {
 		return nil, err
 	}
-	c.trace.add("runtime", "compile the bundle", "", start)
-
 	if c.dir, err = claim(o.Root, o.ID); err != nil {
 		return nil, err
 	}
@@ -41,14 +39,18 @@ func Create(ctx context.Context, o CreateOptions) (_ *Container, err error) {
 	if err := c.keep(o); err != nil {
 		return nil, err
 	}
-	start = time.Now()
+	// The kernel's part and ours take as long, and need not wait for each other.
+	planned := make(chan error)
+	go func() { planned <- c.compile(facts) }()
+	start := time.Now()
 	removeGroup, err := makeGroup(c.group, c.spec)
-	if err != nil {
+	if err == nil {
+		defer errs.Undo(&err, removeGroup)
+	}
+	c.trace.add("runtime", "make the cgroups", "", start)
+	if err := errors.Join(<-planned, err); err != nil {
 		return nil, err
 	}
-	defer errs.Undo(&err, removeGroup)
-	c.trace.add("runtime", "make the cgroups", "", start)
-
 	if err := c.launch(ctx, o); err != nil {
 		return nil, explain(err, c.spec.Process, c.rec.Rootfs)
 	}
@@ -82,28 +84,22 @@ func newContainer(o *CreateOptions) (*Container, error) {
 	return c, validate(c.spec)
 }
 
-// compile looks at the machine and the bundle, and makes the plan.
-func (c *Container) compile(o CreateOptions) error {
+// look looks at the machine and the bundle.
+func (c *Container) look(o CreateOptions) (Facts, error) {
 	layout, err := cgroup.Discover()
 	if err != nil {
-		return err
+		return Facts{}, err
 	}
 	if c.group, err = groupOf(layout, c.spec, o); err != nil {
-		return err
+		return Facts{}, err
 	}
 	facts, err := bundleFacts(c.spec, o.Bundle)
 	if err != nil {
-		return err
+		return Facts{}, err
 	}
 	facts.ID, facts.NoPivot, facts.NoNewKeyring, facts.ExtraFiles = o.ID, o.NoPivot, o.NoNewKeyring, len(o.ExtraFiles)
 	facts.CgroupJoin, facts.CgroupMounts = c.group.JoinFiles(), cgroupMounts(layout, c.group)
 	facts.Rootless = os.Geteuid() != 0
-	if facts.NoSELinux && (c.spec.Linux.MountLabel != "" || c.spec.Process.SelinuxLabel != "") {
-		c.log.Warn("SELinux is not in use: linux.mountLabel and process.selinuxLabel are ignored")
-	}
-	if c.plan, err = Compile(c.spec, facts); err != nil {
-		return err
-	}
 	c.rec = &record{
 		State: State{
 			Version: c.spec.Version, ID: o.ID, Bundle: o.Bundle, Rootfs: facts.Rootfs,
@@ -113,7 +109,15 @@ func (c *Container) compile(o CreateOptions) error {
 		Namespaces: namespaceFlags(c.spec.Linux),
 		Hooks:      c.spec.Hooks,
 	}
-	return nil
+	return facts, nil
+}
+
+// compile makes the plan.
+func (c *Container) compile(f Facts) (err error) {
+	start := time.Now()
+	c.plan, err = Compile(c.spec, f)
+	c.trace.add("runtime", "compile the bundle", "", start)
+	return err
 }
 
 // keep writes the state for the first time, so that a container whose creator

@@ -19,7 +19,8 @@ type rule struct {
 // to the default verdict say nothing. A rule without conditions decides, before
 // or after others that have some (as libseccomp has it).
 func collect(s *specs.LinuxSeccomp, a arch, def uint32) (map[uint32][]rule, error) {
-	rules := map[uint32][]rule{}
+	const most = 512 // calls of an architecture
+	rules := make(map[uint32][]rule, most)
 	for i, call := range s.Syscalls {
 		v, err := action(call.Action, call.ErrnoRet)
 		if err != nil {
@@ -31,8 +32,9 @@ func collect(s *specs.LinuxSeccomp, a arch, def uint32) (map[uint32][]rule, erro
 		if v == def {
 			continue
 		}
+		ways := alternatives(call.Args)
 		for _, name := range call.Names {
-			for _, alt := range alternatives(call.Args) {
+			for _, alt := range ways {
 				add(rules, a, name, rule{alt, v})
 			}
 		}
