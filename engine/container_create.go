@@ -44,11 +44,13 @@ func (c *containers) postCreate(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	k, warnings, err := c.create(context.WithoutCancel(r.Context()), r.FormValue("name"), platform, req)
+	id := newID()
+	j := c.journal(r, id)
+	k, warnings, err := c.create(context.WithoutCancel(r.Context()), id, r.FormValue("name"), platform, req, j)
 	if err != nil {
 		return err
 	}
-	if j := c.journal(r, k); j != nil {
+	if j != nil {
 		j.since("POST /containers/create", begin)
 	}
 	return replyJSON(w, http.StatusCreated, container.CreateResponse{ID: k.id, Warnings: warnings})
@@ -66,12 +68,13 @@ func parsePlatform(s string) (*ocispec.Platform, error) {
 }
 
 // create makes a container that is not started, or leaves nothing behind.
-func (c *containers) create(ctx context.Context, name string, platform *ocispec.Platform, req container.CreateRequest) (_ *ctr, warnings []string, err error) {
+func (c *containers) create(ctx context.Context, id, name string, platform *ocispec.Platform, req container.CreateRequest, j *journal) (_ *ctr, warnings []string, err error) {
+	done := j.step("resolve image")
 	img, err := c.images.resolve(ctx, req.Image, platform)
+	done()
 	if err != nil {
 		return nil, nil, err
 	}
-	id := newID()
 	if name == "" {
 		name, err = c.reserveRandom(id)
 	} else {
@@ -89,11 +92,17 @@ func (c *containers) create(ctx context.Context, name string, platform *ocispec.
 	}
 	k := newCtr(id, rec)
 	// The record comes first: it keeps the snapshot from garbage collection.
-	if err := c.writeRecord(ctx, k, img); err != nil {
+	done = j.step("containers.Create")
+	err = c.writeRecord(ctx, k, img)
+	done()
+	if err != nil {
 		return nil, nil, err
 	}
 	defer errs.Undo(&err, func() error { return c.erase(ctx, k, removal{volumes: true}) })
-	if k.rootfs, err = c.prepareSnapshot(ctx, id, img); err != nil {
+	done = j.step("snapshots.Prepare")
+	k.rootfs, err = c.prepareSnapshot(ctx, id, img)
+	done()
+	if err != nil {
 		return nil, nil, err
 	}
 	if err := c.makeVolumes(ctx, k); err != nil {

@@ -31,7 +31,7 @@ func (c *containers) postStart(w http.ResponseWriter, r *http.Request) error {
 	if r.FormValue("checkpoint") != "" {
 		return because(errdefs.ErrNotImplemented, "checkpoint is not supported")
 	}
-	j := c.journal(r, k)
+	j := c.journal(r, k.id)
 	defer j.step("POST /containers/start")()
 	// A start that began goes on when its client goes away.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), startTime)
@@ -223,7 +223,7 @@ func (c *containers) createTask(ctx context.Context, k *ctr, r *run, rec record,
 		// An engine before this one was killed in the middle of a start; what
 		// containerd began for it comes up, or goes, behind its back.
 		if err := c.deleteTask(ctx, k.id); err != nil {
-			return err
+			c.cfg.Log.Debug("task of a killed start", "container", k.id, "err", err)
 		}
 		time.Sleep(awaitAgain)
 		resp, err = c.ctrd.Tasks.Create(j.grpc(ctx), req, j.trailer())
@@ -246,9 +246,13 @@ func (c *containers) createTask(ctx context.Context, k *ctr, r *run, rec record,
 // leftoverTime is how long a start waits for the remains of another one to go.
 const leftoverTime = 5 * time.Second
 
-// leftover says whether a task, or its bundle directory, is in the way.
+// leftover says whether a task, or its bundle directory, is in the way; or whether
+// the directory was taken away under a shim that was being started, by the end of
+// the start before it (containerd 1.6).
 func leftover(err error) bool {
-	return errdefs.IsAlreadyExists(err) || strings.Contains(err.Error(), "file exists")
+	text := err.Error()
+	return errdefs.IsAlreadyExists(err) || strings.Contains(text, "file exists") ||
+		strings.Contains(text, "failed to start shim") && strings.Contains(text, "no such file or directory")
 }
 
 func toAPI(mounts []mount.Mount) []*types.Mount {

@@ -171,11 +171,11 @@ func (c *containers) stop(ctx context.Context, k *ctr, how stopping) error {
 			}
 		}
 	}
-	if err := wait(ctx, r.exited); err != nil {
+	if err := wait(ctx, r.settled); err != nil {
 		return err
 	}
 	c.publish(k, eventsapi.ActionStop, nil)
-	return wait(ctx, r.settled)
+	return nil
 }
 
 // killNow kills k and waits for its end.

@@ -29,12 +29,12 @@ type journal struct {
 	trail metadata.MD
 }
 
-// journal gives the journal of k, or nil if r does not ask for one.
-func (c *containers) journal(r *http.Request, k *ctr) *journal {
+// journal gives the journal of the container id, or nil if r does not ask for one.
+func (c *containers) journal(r *http.Request, id string) *journal {
 	if r.Header.Get(explainHeader) != "1" {
 		return nil
 	}
-	return &journal{c: c, id: k.id}
+	return &journal{c: c, id: id}
 }
 
 // step begins a span; what it returns ends it.
