@@ -77,6 +77,32 @@ func TestImagesComeFromAStockRegistryAndGoBack(t *testing.T) {
 	})
 }
 
+func TestLoadReadsWhatStockDockerSaves(t *testing.T) {
+	host := rig.NewHost(t)
+	d := rig.StartDockerd(t, host)
+	stock := user{host, d.Docker}
+	stock.must(t, "load", "-q", "-i", archive(t, host))
+	file := filepath.Join(rig.Dir(t), "saved.tar")
+	stock.must(t, "tag", "busybox:latest", "example.org/also:2")
+	stock.must(t, "save", "-o", file, "busybox:latest", "example.org/also:2")
+
+	g := rig.StartGantryd(t, host)
+	ours := user{host, g.Gantry}
+	ours.must(t, "load", "-q", "-i", file)
+	for _, name := range []string{"busybox:latest", "example.org/also:2"} {
+		if out := ours.must(t, "run", "--rm", "--pull", "never", name, "echo", "loaded"); out != "loaded\n" {
+			t.Errorf("%s says %q", name, out)
+		}
+	}
+	// And back: what we save, the stock one loads.
+	again := filepath.Join(rig.Dir(t), "again.tar")
+	ours.must(t, "save", "-o", again, "example.org/also:2")
+	stock.must(t, "rmi", "-f", "busybox:latest", "example.org/also:2")
+	if out := stock.must(t, "load", "-i", again); !strings.Contains(out, "example.org/also:2") {
+		t.Errorf("docker load says %q", out)
+	}
+}
+
 // corruptLargestBlob flips bytes in the middle of the largest blob of a registry.
 func corruptLargestBlob(t *testing.T, dir string) {
 	t.Helper()
