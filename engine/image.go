@@ -60,6 +60,7 @@ func newImages(_ context.Context, cfg Config, client *ctrd.Client, ev *events, c
 			Snapshots:   snapshotproxy.New(client.Conn, cfg.Snapshotter),
 			Snapshotter: cfg.Snapshotter,
 			Images:      imageproxy.New(client.Conn),
+			Flights:     &image.Flights{},
 		},
 		known: map[string]*loaded{},
 		sizes: map[string]int64{},

@@ -26,6 +26,7 @@ type transfers struct {
 	db       *meta.DB
 	streams  *streams
 	insecure []string
+	flights  image.Flights // transfers at the same time unpack a layer once
 }
 
 // leaseAge is how long what a transfer made is kept if we die during it.
@@ -104,7 +105,7 @@ func (t *transfers) stores(s meta.Scope, snapshotter string) (image.Stores, erro
 	if snapshotter == "" {
 		snapshotter = "overlayfs"
 	}
-	return image.Stores{Content: t.db.Content(s), Snapshots: sn, Snapshotter: snapshotter, Images: t.db.Images(s.Namespace)}, nil
+	return image.Stores{Content: t.db.Content(s), Snapshots: sn, Snapshotter: snapshotter, Images: t.db.Images(s.Namespace), Flights: &t.flights}, nil
 }
 
 // tag gives the image of one name another.
