@@ -384,7 +384,7 @@ func (c *container) delete() error {
 	}
 	p.did(doDelete)
 	return errors.Join(
-		p.streams.close(),
+		c.shim.close(p.streams),
 		c.closeExecs(),
 		os.Remove(filepath.Join(c.bundle, recordFile)),
 		removeIfThere(filepath.Join(c.bundle, exitFile)),
@@ -396,9 +396,7 @@ func (c *container) delete() error {
 func (c *container) closeExecs() error {
 	var errs []error
 	for _, p := range c.allExecs() {
-		if p.streams != nil {
-			errs = append(errs, p.streams.close())
-		}
+		errs = append(errs, c.shim.close(p.streams))
 	}
 	return errors.Join(errs...)
 }
@@ -425,10 +423,7 @@ func (p *process) deleteExec() error {
 	c.mu.Lock()
 	delete(c.execs, p.id)
 	c.mu.Unlock()
-	if p.streams == nil {
-		return nil
-	}
-	return p.streams.close()
+	return c.shim.close(p.streams)
 }
 
 // trip records the journey of one start. A nil trip records nothing.

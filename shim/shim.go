@@ -2,11 +2,14 @@ package shim
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -42,6 +45,7 @@ type Shim struct {
 	quit       chan struct{}         // closed by Shutdown
 	quitting   sync.Once
 	delivered  sync.WaitGroup // attach clients that still get output
+	execs      atomic.Int64   // started so far
 }
 
 // New makes this process a shim: it becomes the reaper of all its descendants.
@@ -68,6 +72,7 @@ func New(cfg Config) (*Shim, error) {
 const (
 	answerGrace = time.Second
 	eventGrace  = 5 * time.Second
+	clientGrace = time.Minute
 )
 
 // Run serves until Shutdown is called without a container.
@@ -84,8 +89,25 @@ func (s *Shim) Run() error {
 		os.Remove(s.cfg.SocketPath)
 	}
 	s.events.flush(eventGrace)
-	s.delivered.Wait()
+	delivered := make(chan struct{})
+	go func() { s.delivered.Wait(); close(delivered) }()
+	select {
+	case <-delivered:
+	case <-time.After(clientGrace):
+	}
 	return nil
+}
+
+// close lets go of a process's streams; attach clients that are behind still get
+// what waits for them.
+func (s *Shim) close(st *streams) error {
+	if st == nil {
+		return nil
+	}
+	if st.attach != nil {
+		s.delivered.Go(st.attach.Wait)
+	}
+	return st.close()
 }
 
 // stateDir is where the linked runtime and others keep what they know: beside
@@ -129,16 +151,22 @@ func (s *Shim) put(id string, c *container) {
 	}
 }
 
-// trim gives back to the kernel what a creation needed and waiting does not. Until
-// then nothing is collected: every collection has the Go runtime keep a list for
-// each size of object that was in use, which is a good part of what a quiet shim
-// has. From then on little garbage is suffered.
+// trim gives back to the kernel what a creation needed and waiting does not. Each
+// collection has the Go runtime keep a list for every size of object that is in
+// use, which is a good part of what a quiet shim has; so there is none before
+// this one, and after it not the one of every two minutes, but only when memory
+// has grown by headroom.
 func trim() {
-	debug.SetGCPercent(quietGC)
+	debug.SetGCPercent(100) // a collection without a goal would count on a big heap: huge pages
+	debug.SetMemoryLimit(math.MaxInt64)
 	debug.FreeOSMemory()
+	var m goruntime.MemStats
+	goruntime.ReadMemStats(&m)
+	debug.SetMemoryLimit(int64(m.Sys-m.HeapReleased) + headroom)
+	debug.SetGCPercent(-1)
 }
 
-const quietGC = 25
+const headroom = 2 << 20
 
 func unmarshal(b []byte, m wire.Message) error {
 	if err := wire.Unmarshal(b, m); err != nil {

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	taskv3 "github.com/containerd/containerd/api/runtime/task/v3"
+
 	"github.com/gantryd/gantry/api/stdio"
 )
 
@@ -179,12 +181,16 @@ func TestASlowClientHoldsUpNobodyAndLosesNothing(t *testing.T) {
 	if got := c.wait(""); got != 0 {
 		t.Errorf("exit status is %d", got)
 	}
+	// The container goes, and its shim, as soon as the last client has all.
+	c.delete("")
+	if _, err := c.client.Shutdown(c.context(), &taskv3.ShutdownRequest{ID: c.id}); err != nil {
+		t.Error(err)
+	}
 	want := <-sum
 	out, err := demux(slow)
 	if err != nil || out[1].Len() != size || sha256.Sum256(out[1].Bytes()) != want {
 		t.Errorf("the slow client got %d bytes of %d, %v", out[1].Len(), size, err)
 	}
-	c.delete("")
 }
 
 func TestTheLogRotates(t *testing.T) {

@@ -112,7 +112,9 @@ func (s *Shim) startProcess(_ context.Context, r *taskapi.ProcessRequest) (wire.
 		return nil, err
 	}
 	if r.ExecID != "" {
-		err = p.startExec()
+		if err = p.startExec(); s.execs.Add(1)%trimExecs == 0 {
+			time.AfterFunc(trimAfter, trim) // what is in use may have grown
+		}
 	} else {
 		done := p.container.journey.step("Task.Start", r.ID)
 		err = p.container.start()
@@ -128,6 +130,9 @@ func (s *Shim) startProcess(_ context.Context, r *taskapi.ProcessRequest) (wire.
 
 // trimAfter keeps the trim out of the way of a start, and of a short container's end.
 const trimAfter = 500 * time.Millisecond
+
+// trimExecs is the number of execs after which to trim again.
+const trimExecs = 32
 
 func (s *Shim) deleteProcess(_ context.Context, r *taskapi.ProcessRequest) (wire.Message, error) {
 	p, err := s.lookup(r.ID, r.ExecID)
