@@ -201,17 +201,16 @@ func (c *witness) runTask(ctx context.Context, name string) bool {
 }
 
 func (c *witness) takeApart(ctx context.Context, name string) {
+	c.facts["snapshot "+name] = maybe
 	if _, ok := c.facts["container "+name]; ok {
 		_, err := c.containers.Delete(ctx, &containersapi.DeleteContainerRequest{ID: name})
 		c.told(err, gone, "container", name)
 	}
 	if _, ok := c.facts["image "+name]; ok {
+		c.facts["blob "+target(name).Digest] = maybe // from here on the collector may come to it
 		_, err := c.images.Delete(ctx, &imagesapi.DeleteImageRequest{Name: name})
-		if c.told(err, gone, "image", name) {
-			c.facts["blob "+target(name).Digest] = maybe // as the collector has come to it
-		}
+		c.told(err, gone, "image", name)
 	}
-	c.facts["snapshot "+name] = maybe
 }
 
 // testify compares what the client was told with what there is.

@@ -197,7 +197,8 @@ func (w *world) remove(t testing.TB, id string) *tasksapi.DeleteResponse {
 	return r
 }
 
-// nothingLeft waits until neither shim, bundle, mount nor cgroup of a task is left.
+// nothingLeft waits until neither shim, bundle, mount nor cgroup of a task is left;
+// "*" is all tasks.
 func (w *world) nothingLeft(t testing.TB, id string) {
 	t.Helper()
 	eventually(t, "nothing of "+id+" is left", func() error {
@@ -210,7 +211,7 @@ func (w *world) nothingLeft(t testing.TB, id string) {
 				return fmt.Errorf("left: %v", left)
 			}
 		}
-		if pids := w.shims(t, id); len(pids) > 0 {
+		if pids := w.shims(t, strings.TrimPrefix(id, "*")); len(pids) > 0 {
 			return fmt.Errorf("shims: %v", pids)
 		}
 		return nil

@@ -8,7 +8,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -129,6 +131,40 @@ func (b bundle) remove() error {
 		return fmt.Errorf("remove bundle of %s: %w", b.id, err)
 	}
 	return nil
+}
+
+// endStrays ends the processes whose working directory is the bundle: a shim, and
+// what starts one, of which nobody learned the address.
+func (b bundle) endStrays() error {
+	var pids []int
+	for range 200 { // what is found may have started another meanwhile
+		if pids = b.inside(); len(pids) == 0 {
+			return nil
+		}
+		for _, pid := range pids {
+			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("end shim of %s: kill %d: %w", b.id, pid, err)
+			}
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return fmt.Errorf("end shim of %s: processes %v do not end", b.id, pids)
+}
+
+func (b bundle) inside() (pids []int) {
+	links, err := filepath.Glob("/proc/[0-9]*/cwd")
+	if err != nil {
+		return nil
+	}
+	for _, link := range links {
+		if dir, err := os.Readlink(link); err != nil || dir != b.dir {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(link))); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 // unmountAll detaches everything that is mounted on dir, with what is mounted

@@ -143,16 +143,25 @@ func (t *Task) dial(ctx context.Context, where *bootstrap.BootstrapResult) error
 // undoStart ends a shim of which no task came, and has its binary take apart
 // what it made.
 func (t *Task) undoStart() {
+	log := t.table.cfg.Log.With("namespace", t.Namespace, "task", t.ID)
 	ctx, cancel := context.WithTimeout(context.Background(), cleanupWait)
 	defer cancel()
 	sctx, scancel := context.WithTimeout(ctx, shutdownWait)
 	defer scancel()
 	err := t.call(sctx, "Shutdown", &api.ShutdownRequest{ID: t.ID}, &emptypb.Empty{})
 	if err != nil && !errdefs.IsUnavailable(err) {
-		t.table.cfg.Log.Warn("shut shim down", "task", t.ID, "err", err)
+		log.Warn("shut shim down", "err", err)
+	}
+	t.mu.Lock()
+	stray := t.client == nil
+	t.mu.Unlock()
+	if stray {
+		if err := t.bundle.endStrays(); err != nil {
+			log.Error("undo task", "err", err)
+		}
 	}
 	if _, err := t.table.cleanup(ctx, t.binary, t.bundle); err != nil {
 		// A shim that came to nothing has, for most, nothing that could be cleaned up.
-		t.table.cfg.Log.Debug("clean up after task that was not created", "task", t.ID, "err", err)
+		log.Debug("clean up after task that was not created", "err", err)
 	}
 }
