@@ -58,7 +58,8 @@ func plainText(err error) string {
 		errdefs.ErrNotFound, errdefs.ErrInvalidArgument, errdefs.ErrConflict, errdefs.ErrAlreadyExists,
 		errdefs.ErrFailedPrecondition, errdefs.ErrPermissionDenied, errdefs.ErrUnavailable, errdefs.ErrUnknown,
 	} {
-		if cut, ok := strings.CutSuffix(text, ": "+kind.Error()); ok {
+		// "permission denied" may also be what the kernel said.
+		if cut, ok := strings.CutSuffix(text, ": "+kind.Error()); ok && errors.Is(err, kind) {
 			return cut
 		}
 	}

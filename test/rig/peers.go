@@ -42,6 +42,7 @@ func StartGantryd(t testing.TB, host *Host, args ...string) *Gantryd {
 		Dir: Dir(t), State: state, Socket: filepath.Join(state, "engine.sock"), ContainerdAddress: filepath.Join(state, "containerd.sock"),
 		host: host, args: args,
 	}
+	t.Cleanup(func() { g.Process.end() })
 	g.Start(t)
 	return g
 }
@@ -50,7 +51,7 @@ func StartGantryd(t testing.TB, host *Host, args ...string) *Gantryd {
 func (g *Gantryd) Start(t testing.TB) {
 	t.Helper()
 	args := append([]string{"--root", filepath.Join(g.Dir, "r"), "--state", g.State, "--debug"}, g.args...)
-	g.Process = Start(t, filepath.Join(g.Dir, "gantryd.log"), g.host.Command(Program(t, "gantryd"), args...))
+	g.Process = launch(t, filepath.Join(g.Dir, "gantryd.log"), g.host.Command(Program(t, "gantryd"), args...))
 	g.await(t)
 }
 
@@ -58,7 +59,6 @@ func (g *Gantryd) await(t testing.TB) {
 	t.Helper()
 	Eventually(t, 20*time.Second, func() error {
 		if g.Ended() {
-			g.showLog()
 			t.Fatal("gantryd ended at once")
 		}
 		err := answers(g.Socket)
@@ -114,6 +114,7 @@ func StartContainerd(t testing.TB, host *Host) *Containerd {
 	if err := os.WriteFile(filepath.Join(dir, "config.toml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { c.Process.end() })
 	c.Start(t)
 	return c
 }
@@ -122,7 +123,7 @@ func StartContainerd(t testing.TB, host *Host) *Containerd {
 func (c *Containerd) Start(t testing.TB) {
 	t.Helper()
 	cmd := c.host.Command(Peer(t, "containerd"), "-c", filepath.Join(c.Dir, "config.toml"))
-	c.Process = Start(t, filepath.Join(c.Dir, "containerd.log"), cmd)
+	c.Process = launch(t, filepath.Join(c.Dir, "containerd.log"), cmd)
 	Eventually(t, 20*time.Second, func() error { return answers(c.Address) })
 }
 

@@ -160,9 +160,16 @@ type Process struct {
 	done chan struct{}
 }
 
-// Start starts a daemon and stops it at the end of the test: SIGTERM, then, after
-// ten seconds, SIGKILL. What it printed is shown when the test failed.
+// Start starts a daemon and ends it at the end of the test.
 func Start(t testing.TB, log string, cmd *exec.Cmd) *Process {
+	t.Helper()
+	p := launch(t, log, cmd)
+	t.Cleanup(p.end)
+	return p
+}
+
+// launch starts a daemon that somebody else ends.
+func launch(t testing.TB, log string, cmd *exec.Cmd) *Process {
 	t.Helper()
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -179,13 +186,15 @@ func Start(t testing.TB, log string, cmd *exec.Cmd) *Process {
 		cmd.Wait()
 		close(p.done)
 	}()
-	t.Cleanup(func() {
-		p.Stop()
-		if t.Failed() {
-			p.showLog()
-		}
-	})
 	return p
+}
+
+// end stops the daemon; what it printed is shown when the test failed.
+func (p *Process) end() {
+	p.Stop()
+	if p.t.Failed() {
+		p.showLog()
+	}
 }
 
 func (p *Process) showLog() {
