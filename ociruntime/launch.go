@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -32,6 +33,7 @@ type child struct {
 	pid   int
 	pidfd *os.File
 	plan  *Plan
+	forks bool // the plan does, and we do not follow yet
 	reap  func(pid int) (syscall.WaitStatus, error)
 }
 
@@ -130,7 +132,8 @@ func (l *launch) clone(files []uintptr) (*child, error) {
 	if err != nil {
 		return nil, fmt.Errorf("clone into new namespaces: %w", err)
 	}
-	c := &child{pid: pid, plan: l.plan, reap: l.reap}
+	forks := slices.ContainsFunc(l.plan.Steps, func(s *Step) bool { return s.Call == "clone" })
+	c := &child{pid: pid, plan: l.plan, forks: forks, reap: l.reap}
 	if pidfd < 0 {
 		if pidfd, err = unix.PidfdOpen(pid, 0); err != nil {
 			return nil, fmt.Errorf("open pidfd of %d: %w", pid, err)
@@ -220,7 +223,7 @@ func (c *child) follow(pid int) error {
 	if err != nil {
 		return fmt.Errorf("open pidfd of %d: %w", pid, err)
 	}
-	c.pid, c.pidfd = pid, os.NewFile(uintptr(fd), "pidfd")
+	c.pid, c.pidfd, c.forks = pid, os.NewFile(uintptr(fd), "pidfd"), false
 	defer left.pidfd.Close()
 	_, err = left.wait()
 	return err

@@ -175,11 +175,15 @@ func readReport(r io.Reader) (word, value uint64, err error) {
 var errSilent = errors.New("the child died on its way, without a word (killed from outside, or for want of memory)")
 
 // await waits until the child says word. A step that failed is returned as a
-// *StepError.
+// *StepError. Where the plan forks, the new process may be faster with its word
+// than the old one with the new one's id.
 func (c *child) await(status io.Reader, word uint64) error {
-	for {
+	var failed error
+	for said := false; !said || c.forks; {
 		got, value, err := readReport(status)
 		switch {
+		case failed != nil && err != nil:
+			return failed // it never forked
 		case errors.Is(err, io.EOF):
 			return errSilent
 		case errors.Is(err, os.ErrDeadlineExceeded):
@@ -187,17 +191,18 @@ func (c *child) await(status io.Reader, word uint64) error {
 		case err != nil:
 			return fmt.Errorf("read the child's status: %w", err)
 		case got >= dataBase:
-			return c.plan.failure(got, syscall.Errno(value))
+			failed, said = c.plan.failure(got, syscall.Errno(value)), true
 		case got == statusForked:
 			if err := c.follow(int(value)); err != nil {
 				return err
 			}
 		case got == word:
-			return nil
+			said = true
 		default:
 			return fmt.Errorf("the child says %d where %d was due", got, word)
 		}
 	}
+	return failed
 }
 
 // awaitProgram waits until the child has executed its program. All that can fail
