@@ -19,6 +19,7 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/moby/moby/api/types/container"
 	eventsapi "github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/mount"
 	dockernet "github.com/moby/moby/api/types/network"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -133,6 +134,14 @@ func (c *containers) newRecord(id, name string, img *resolved, req container.Cre
 	points, err := docker.Points(cfg, host, c.pointsOf)
 	if err != nil {
 		return record{}, nil, invalidUnlessKnown(err)
+	}
+	// Named before it is made, so that what is made has a record whenever the engine
+	// is killed.
+	for i := range points {
+		if p := &points[i]; p.Type == mount.TypeVolume && p.Name == "" {
+			p.Name = newID()
+			set(&p.Labels, anonymousLabel, "")
+		}
 	}
 	rt, err := c.runtimeName(host.Runtime)
 	if err != nil {
@@ -297,9 +306,13 @@ func newID() string {
 	}
 }
 
-// erase takes away everything of a container: its record first, so that what a
-// crash leaves of the rest is nobody's and is collected.
+// erase takes away everything of a container. Its volumes come first, as nothing
+// but its record tells whose they are; then the record, so that what a crash leaves
+// of the rest is nobody's and is collected.
 func (c *containers) erase(ctx context.Context, k *ctr, how removal) error {
+	if err := c.eraseVolumes(ctx, k, how); err != nil {
+		return err
+	}
 	_, err := c.ctrd.Containers.Delete(ctx, &containersapi.DeleteContainerRequest{ID: k.id})
 	if err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("remove container %s: %w", k.id, err)
@@ -307,16 +320,18 @@ func (c *containers) erase(ctx context.Context, k *ctr, how removal) error {
 	err = c.removeSnapshot(ctx, k.id)
 	err = errors.Join(err, os.RemoveAll(c.dir(k.id)), os.RemoveAll(c.fifoDir(k.id)))
 	os.Remove(c.attachPath(k.id))
-	if how.volumes {
-		var names []string
-		for _, p := range k.snapshot().Mounts {
-			if p.Name != "" {
-				names = append(names, p.Name)
-			}
-		}
-		if len(names) > 0 {
-			err = errors.Join(err, c.volumes.removeAnonymous(ctx, names))
+	return err
+}
+
+func (c *containers) eraseVolumes(ctx context.Context, k *ctr, how removal) error {
+	if !how.volumes {
+		return nil
+	}
+	var names []string
+	for _, p := range k.snapshot().Mounts {
+		if p.Name != "" {
+			names = append(names, p.Name)
 		}
 	}
-	return err
+	return c.volumes.removeAnonymous(ctx, names)
 }

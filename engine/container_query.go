@@ -14,9 +14,13 @@ func (c *containers) usingImage(id digest.Digest) []user {
 	return c.users(func(rec record) bool { return rec.ImageID == id })
 }
 
-// usingVolume gives the containers that mount the volume, running or not.
+// usingVolume gives the containers that mount the volume, running or not. One that
+// is being removed does not count.
 func (c *containers) usingVolume(name string) []user {
 	return c.users(func(rec record) bool {
+		if rec.State.Phase == removing {
+			return false
+		}
 		for _, p := range rec.Mounts {
 			if p.Name == name {
 				return true

@@ -188,10 +188,7 @@ func (c *containers) whole(rec record, f *found) bool {
 		return false
 	}
 	for _, p := range rec.Mounts {
-		if p.Type != mount.TypeVolume {
-			continue
-		}
-		if p.Name == "" || !c.volumes.has(p.Name) {
+		if p.Type == mount.TypeVolume && !c.volumes.has(p.Name) {
 			return false
 		}
 	}

@@ -270,6 +270,15 @@ func (r *rig) nothingLeft() {
 		if err != nil || len(tasks.Tasks) > 0 {
 			return fmt.Errorf("tasks are left: %v, %w", tasks, err)
 		}
+		volumes, err := os.ReadDir(filepath.Join(r.cfg.Root, "volumes"))
+		if err != nil {
+			return err
+		}
+		for _, v := range volumes {
+			if len(v.Name()) == 64 {
+				return fmt.Errorf("the anonymous volume %s is left", v.Name())
+			}
+		}
 		for _, dir := range []string{"r/containers", "s/a", "s/fifo", "s/roots", "s/networks/netns", "s/networks/sandboxes"} {
 			names, err := os.ReadDir(filepath.Join(r.dir, dir))
 			if err == nil && len(names) > 0 {
