@@ -543,7 +543,7 @@ func TestWhatIsAskedForAfterCreateFailsWhole(t *testing.T) {
 func TestPlanTouchesNothing(t *testing.T) {
 	r := newTool(t)
 	named := func(hostname string) string {
-		return bundle(t, func(s *specs.Spec) { s.Hostname, s.Linux.CgroupsPath = hostname, "/gantry-runtime-test/plan" })
+		return bundle(t, func(s *specs.Spec) { s.Hostname, s.Linux.CgroupsPath = hostname, cgroupParent+"/plan" })
 	}
 	a, b := named(program), named("other")
 	out := r.must(t, "plan", a)

@@ -30,6 +30,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// cgroupParent is where the containers of this test binary have their groups.
+var cgroupParent = fmt.Sprintf("/gantry-runtime-test-%d", os.Getpid())
+
 // tool is the program with a state directory of the test's own.
 type tool struct {
 	root string
@@ -64,8 +67,8 @@ func newTool(t *testing.T) tool {
 			return // do not remove through a mount
 		}
 		os.RemoveAll(dir)
-		groups, _ := filepath.Glob("/sys/fs/cgroup/*/gantry-runtime-test")
-		for _, g := range append(groups, "/sys/fs/cgroup/gantry-runtime-test") {
+		groups, _ := filepath.Glob("/sys/fs/cgroup/*" + cgroupParent)
+		for _, g := range append(groups, "/sys/fs/cgroup"+cgroupParent) {
 			os.Remove(g) // where it is there, and empty
 		}
 	})
@@ -78,8 +81,8 @@ func machineState(t *testing.T, dir string) map[string]bool {
 	t.Helper()
 	found := map[string]bool{}
 	states, _ := filepath.Glob(filepath.Join(dir, "state", "*"))
-	groups, _ := filepath.Glob("/sys/fs/cgroup/*/gantry-runtime-test/*")
-	unified, _ := filepath.Glob("/sys/fs/cgroup/gantry-runtime-test/*")
+	groups, _ := filepath.Glob("/sys/fs/cgroup/*" + cgroupParent + "/*")
+	unified, _ := filepath.Glob("/sys/fs/cgroup" + cgroupParent + "/*")
 	for _, name := range append(append(states, groups...), unified...) {
 		if fi, err := os.Stat(name); err == nil && fi.IsDir() {
 			found[name] = true
@@ -175,7 +178,7 @@ func bundle(t *testing.T, change func(*specs.Spec)) string {
 	}
 	spec := exampleSpec()
 	spec.Process.Terminal = false
-	spec.Linux.CgroupsPath = "/gantry-runtime-test/" + filepath.Base(filepath.Dir(dir)) + filepath.Base(dir)
+	spec.Linux.CgroupsPath = cgroupParent + "/" + filepath.Base(filepath.Dir(dir)) + filepath.Base(dir)
 	if change != nil {
 		change(spec)
 	}
