@@ -137,8 +137,12 @@ func (b bundle) remove() error {
 // what starts one, of which nobody learned the address.
 func (b bundle) endStrays() error {
 	var pids []int
-	for range 200 { // what is found may have started another meanwhile
-		if pids = b.inside(); len(pids) == 0 {
+	// A look that finds none may have come after the end of a process and before the
+	// beginning of the one that it started: only the second is believed.
+	for none, looks := 0, 0; looks < 200; looks++ {
+		if pids = b.inside(); len(pids) > 0 {
+			none = 0
+		} else if none++; none == 2 {
 			return nil
 		}
 		for _, pid := range pids {
