@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryd/gantry/ociruntime/internal/cgroup"
+	"github.com/gantryd/gantry/ociruntime/internal/systemd"
 )
 
 // Container is a container on this machine. Its methods may be called from any
@@ -33,6 +34,8 @@ type Container struct {
 	rec   *record // never changed once the container is made
 	plan  *Plan   // that the child goes through; nil after Load
 	group *cgroup.Group
+	scope systemd.Name // of the group, with the systemd cgroup driver
+	seat  *seat        // in the scope, while it is made
 	log   *slog.Logger
 	reap  func(pid int) (syscall.WaitStatus, error)
 
@@ -181,6 +184,9 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 	}
 	defer unlock()
 	if _, err := c.must("update", Created, Running, Paused); err != nil {
+		return err
+	}
+	if err := c.updateScope(r); err != nil {
 		return err
 	}
 	return c.group.Set(r)

@@ -43,7 +43,7 @@ func Create(ctx context.Context, o CreateOptions) (_ *Container, err error) {
 	planned := make(chan error)
 	go func() { planned <- c.compile(facts) }()
 	start := time.Now()
-	removeGroup, err := makeGroup(c.group, c.spec)
+	removeGroup, err := c.makeGroup()
 	if err == nil {
 		defer errs.Undo(&err, removeGroup)
 	}
@@ -90,7 +90,7 @@ func (c *Container) look(o CreateOptions) (Facts, error) {
 	if err != nil {
 		return Facts{}, err
 	}
-	if c.group, err = groupOf(layout, c.spec, o); err != nil {
+	if c.group, err = c.groupOf(layout, o); err != nil {
 		return Facts{}, err
 	}
 	facts, err := bundleFacts(c.spec, o.Bundle)
@@ -106,6 +106,7 @@ func (c *Container) look(o CreateOptions) (Facts, error) {
 			Created: time.Now().UTC(), Annotations: c.spec.Annotations, Owner: "",
 		},
 		Cgroups:    c.group.Paths(),
+		Unit:       c.scope.Unit,
 		Namespaces: namespaceFlags(c.spec.Linux),
 		Hooks:      c.spec.Hooks,
 	}
@@ -172,6 +173,9 @@ func (c *Container) launch(ctx context.Context, o CreateOptions) (err error) {
 	defer errs.Undo(&err, func() error { return child.kill() })
 	start := time.Now()
 	if err := c.see(ctx, child, talk); err != nil {
+		return err
+	}
+	if err := c.seat.leave(); err != nil {
 		return err
 	}
 	if c.Console, err = talk.terminal(); err != nil {

@@ -141,9 +141,9 @@ func compileExec(spec *specs.Spec, p *specs.Process, f Facts) (*Plan, error) {
 	for _, part := range []func() error{
 		c.begin,
 		c.container,
-		c.execTerminal,
 		c.securityLabels,
-		c.closeFiles,
+		c.closeFiles, // the container's processes see this one already
+		c.execTerminal,
 		c.identity,
 		c.launch,
 	} {

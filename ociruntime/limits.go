@@ -2,11 +2,9 @@ package ociruntime
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 
-	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -16,11 +14,14 @@ import (
 // groupOf names the cgroup of a new container: linux.cgroupsPath, and without
 // one the container's id at the root of each hierarchy. An ordinary user has
 // only what is below the own group.
-func groupOf(l *cgroup.Layout, spec *specs.Spec, o CreateOptions) (*cgroup.Group, error) {
+func (c *Container) groupOf(l *cgroup.Layout, o CreateOptions) (g *cgroup.Group, err error) {
 	if o.SystemdCgroup {
-		return nil, fmt.Errorf("the systemd cgroup driver is not supported: %w", errdefs.ErrNotImplemented)
+		if c.scope, err = scopeName(c.spec, o.ID); err != nil {
+			return nil, err
+		}
+		return scopeGroup(l, c.scope)
 	}
-	path := spec.Linux.CgroupsPath
+	path := c.spec.Linux.CgroupsPath
 	switch {
 	case path == "" && os.Geteuid() != 0:
 		path = o.ID
@@ -50,13 +51,20 @@ func cgroupMounts(l *cgroup.Layout, group *cgroup.Group) []CgroupMount {
 }
 
 // makeGroup makes the cgroups and sets the limits, or leaves nothing behind.
-func makeGroup(group *cgroup.Group, spec *specs.Spec) (undo func() error, err error) {
-	made, err := group.Create()
-	if err != nil {
-		return nil, err
+func (c *Container) makeGroup() (undo func() error, err error) {
+	if c.scope.Unit != "" {
+		if c.seat, err = c.startScope(c.scope); err != nil {
+			return nil, err
+		}
 	}
-	undo = func() error { return cgroup.Remove(made) }
-	if err := group.Set(limits(spec)); err != nil {
+	made, err := c.group.Create()
+	undo = func() error {
+		return errors.Join(c.seat.leave(), stopScope(c.scope.Unit), cgroup.Remove(made))
+	}
+	if err == nil {
+		err = c.group.Set(limits(c.spec))
+	}
+	if err != nil {
 		return nil, errors.Join(err, undo())
 	}
 	return undo, nil

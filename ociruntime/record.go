@@ -36,7 +36,8 @@ type record struct {
 	State                        // without Status; Pid stays when the process is gone
 	StartTime  uint64            `json:"startTime"` // of the process, in ticks since boot: guards against a reused pid
 	Cgroups    map[string]string `json:"cgroups,omitempty"`
-	Namespaces uint64            `json:"namespaces"` // CLONE_NEW* that are not the creator's own
+	Unit       string            `json:"unit,omitempty"` // systemd's, with that cgroup driver
+	Namespaces uint64            `json:"namespaces"`     // CLONE_NEW* that are not the creator's own
 	Hooks      *specs.Hooks      `json:"hooks,omitempty"`
 }
 

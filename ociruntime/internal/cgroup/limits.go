@@ -24,6 +24,11 @@ func (g *Group) Set(r *specs.LinuxResources) error {
 	if err != nil {
 		return err
 	}
+	if dir, ok := g.Unified(); ok && g.V2Only() && len(r.Devices) > 0 {
+		if err := setDevicesV2(dir, r.Devices); err != nil {
+			return err
+		}
+	}
 	for _, s := range settings {
 		err := g.set(s)
 		if errors.Is(err, unix.EINVAL) && s.file == memoryLimitV1 {

@@ -85,7 +85,7 @@ func (l *list) cpuV2(c *specs.LinuxCPU) error {
 		l.add("cpu.idle", "", "cpu.idle", i(*c.Idle))
 	}
 	if c.Shares != nil && *c.Shares != 0 && (c.Idle == nil || *c.Idle == 0) {
-		l.add("cpu.shares", "", "cpu.weight", u(weight(*c.Shares)))
+		l.add("cpu.shares", "", "cpu.weight", u(CPUWeight(*c.Shares)))
 	}
 	if (c.Quota != nil && *c.Quota != 0) || (c.Period != nil && *c.Period != 0) {
 		value := "max"
@@ -109,10 +109,10 @@ func (l *list) cpuV2(c *specs.LinuxCPU) error {
 	return nil
 }
 
-// weight turns shares, 2 to 262144, into a weight, 1 to 10000, so that the
+// CPUWeight turns shares, 2 to 262144, into a weight, 1 to 10000, so that the
 // defaults of the two, 1024 and 100, meet (the conversion that runc 1.4 and crun
 // 1.23 changed to, a parabola in the logarithms).
-func weight(shares uint64) uint64 {
+func CPUWeight(shares uint64) uint64 {
 	const least, most = 2, 262144
 	l := math.Log2(float64(min(max(shares, least), most)))
 	return uint64(math.Ceil(math.Pow(10, (l*l+125*l)/612-7.0/34)))
@@ -124,7 +124,7 @@ func (l *list) blockIOV2(b *specs.LinuxBlockIO) {
 	}
 	if b.Weight != nil && *b.Weight != 0 {
 		*l = append(*l, setting{field: "blockIO.weight", file: "io.bfq.weight", value: u(uint64(*b.Weight)), optional: true})
-		*l = append(*l, setting{field: "blockIO.weight", file: "io.weight", value: u(ioWeight(uint64(*b.Weight))), optional: true})
+		*l = append(*l, setting{field: "blockIO.weight", file: "io.weight", value: u(IOWeight(uint64(*b.Weight))), optional: true})
 	}
 	for _, t := range []struct {
 		field, key string
@@ -141,8 +141,8 @@ func (l *list) blockIOV2(b *specs.LinuxBlockIO) {
 	}
 }
 
-// ioWeight turns a v1 weight, 10 to 1000, into a v2 one, 1 to 10000.
-func ioWeight(w uint64) uint64 {
+// IOWeight turns a v1 weight, 10 to 1000, into a v2 one, 1 to 10000.
+func IOWeight(w uint64) uint64 {
 	const least, most, most2 = 10, 1000, 10000
 	w = min(max(w, least), most)
 	return 1 + (w-least)*(most2-1)/(most-least)

@@ -14,8 +14,8 @@ func TestSharesBecomeAWeight(t *testing.T) {
 		{"above the most", 1 << 40, 10000},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := weight(c.shares); got != c.want {
-				t.Errorf("weight(%d) = %d, want %d", c.shares, got, c.want)
+			if got := CPUWeight(c.shares); got != c.want {
+				t.Errorf("CPUWeight(%d) = %d, want %d", c.shares, got, c.want)
 			}
 		})
 	}
