@@ -42,6 +42,11 @@ func (c *containers) remove(ctx context.Context, k *ctr, how removal) error {
 	}
 	k.life.Lock()
 	defer k.life.Unlock()
+	if r := k.live(); how.force && r != nil { // its policy was just starting it
+		if err := c.killNow(ctx, k, r); err != nil {
+			return err
+		}
+	}
 	if err := c.markRemoving(k); err != nil {
 		return err
 	}

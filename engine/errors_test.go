@@ -19,7 +19,7 @@ func TestAnErrorIsOneLineWithTheStatusOfItsKind(t *testing.T) {
 	}{
 		{"a kind of ours", notFound("No such container: x"), 404, "No such container: x"},
 		{"a kind from below is not said twice", fmt.Errorf("join: %w", errdefs.ErrInvalidArgument), 400, "join"},
-		{"a kind replaces that of its cause", conflict("busy: %w", errdefs.ErrNotFound), 409, "busy"},
+		{"a kind replaces that of its cause, whose words stay", conflict("busy: %w", errdefs.ErrNotFound), 409, "busy: not found"},
 		{"no kind", errors.New("broken"), 500, "broken"},
 		{"two lines become one", errors.Join(invalid("a"), errors.New("b")), 400, "a; b"},
 		{"what is not there", because(errdefs.ErrNotImplemented, "no"), 501, "no"},

@@ -398,6 +398,15 @@ func TestNetworksComeAndGoWithTheirContainers(t *testing.T) {
 	r.call("DELETE", "/networks/nn", nil, 204, nil)
 }
 
+func TestAContainerIsRemovedByForceWhateverItsPolicyDoes(t *testing.T) {
+	r := newRig(t)
+	for i := range 15 {
+		id := r.run("", "exit 1", &container.HostConfig{NetworkMode: "none", RestartPolicy: container.RestartPolicy{Name: "always"}})
+		time.Sleep(time.Duration(i) * 20 * time.Millisecond)
+		r.call("DELETE", "/containers/"+id+"?force=1", nil, 204, nil)
+	}
+}
+
 func TestAttachGoesOverAWebsocketToo(t *testing.T) {
 	r := newRig(t)
 	r.run("aa", "cat; echo end >&2", &container.HostConfig{NetworkMode: "none"}, func(c *container.Config) {
