@@ -166,7 +166,7 @@ func trim() {
 	debug.SetGCPercent(-1)
 }
 
-const headroom = 2 << 20
+const headroom = 4 << 20
 
 func unmarshal(b []byte, m wire.Message) error {
 	if err := wire.Unmarshal(b, m); err != nil {
