@@ -64,6 +64,39 @@ func TestAContainerLivesAndDies(t *testing.T) {
 	})
 }
 
+// The runtime and the shim's reaper both wait for a hook: the status of a hook
+// that the reaper takes is lost, and counts as success.
+func TestAFailedHookOfStartIsAnError(t *testing.T) {
+	for i := range 5 {
+		for kind, hooks := range map[string]*specs.Hooks{
+			"startContainer": {StartContainer: failing(8)},
+			"poststart":      {Poststart: failing(8)},
+		} {
+			d := newDaemon(t)
+			s := spec("sleep", "1000")
+			s.Hooks = hooks
+			c := d.newTask(fmt.Sprint(kind, i), s)
+			c.create("", uris{})
+			_, err := c.client.Start(c.context(), &taskv3.StartRequest{ID: c.id})
+			if want := kind + "[7]: run /bin/sh: exit status 3"; err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("start: %v, want %q", err, want)
+			}
+			if got := c.wait(""); got != 137 {
+				t.Errorf("exit status is %d, want 137", got)
+			}
+			c.delete("")
+			c.wantNothingLeft()
+		}
+	}
+}
+
+// failing are n hooks, of which the last fails.
+func failing(n int) []specs.Hook {
+	hooks := slices.Repeat([]specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "exit 0"}}}, n)
+	hooks[n-1].Args = []string{"sh", "-c", "exit 3"}
+	return hooks
+}
+
 func TestAnExecLivesAndDies(t *testing.T) {
 	onEach(t, func(t *testing.T, runtime string) {
 		d := newDaemon(t)

@@ -50,7 +50,12 @@ func (l *linked) create(e ends) (*started, error) {
 	return p, nil
 }
 
-func (l *linked) start() error { return l.container.Start(context.Background()) }
+// start holds the reaper, for the runtime waits for its hooks.
+func (l *linked) start() error {
+	l.reaper.hold()
+	defer l.reaper.release()
+	return l.container.Start(context.Background())
+}
 
 func (l *linked) exec(p *specs.Process, e ends) (*started, error) {
 	proc, err := l.container.Exec(context.Background(), p, ociruntime.ExecOptions{
@@ -96,7 +101,10 @@ func (l *linked) update(resources []byte) error {
 }
 
 // delete works without create too, after the shim that did it has been killed.
+// It holds the reaper as start does.
 func (l *linked) delete(force bool) error {
+	l.reaper.hold()
+	defer l.reaper.release()
 	c := l.container
 	if c == nil {
 		var err error
