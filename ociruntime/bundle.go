@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/gantryd/gantry/internal/errs"
 	"github.com/gantryd/gantry/internal/specjson"
 )
 
@@ -25,7 +26,7 @@ func ReadSpec(bundle string) (*specs.Spec, error) {
 	}
 	spec, err := parseSpec(data)
 	if err != nil {
-		return nil, fmt.Errorf("parse %s: %w: %w", file, err, errdefs.ErrInvalidArgument)
+		return nil, errs.Because(errdefs.ErrInvalidArgument, "parse %s: %w", file, err)
 	}
 	return spec, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryd/gantry/internal/errs"
 	"github.com/gantryd/gantry/ociruntime/internal/cgroup"
 	"github.com/gantryd/gantry/ociruntime/internal/systemd"
 )
@@ -125,7 +126,7 @@ func (c *Container) must(verb string, statuses ...Status) (Status, error) {
 			return s, nil
 		}
 	}
-	return st.Status, fmt.Errorf("cannot %s container %s: it is %s: %w", verb, c.ID, st.Status, errdefs.ErrFailedPrecondition)
+	return st.Status, errs.Because(errdefs.ErrFailedPrecondition, "cannot %s container %s: it is %s", verb, c.ID, st.Status)
 }
 
 // Spec is the config.json that the container was created from.
@@ -205,12 +206,12 @@ func (c *Container) Kill(sig syscall.Signal, all bool) error {
 		return c.group.Signal(sig)
 	}
 	if ended(c.PidFD) {
-		return fmt.Errorf("kill container %s: process already finished: %w", c.ID, errdefs.ErrNotFound)
+		return errs.Because(errdefs.ErrNotFound, "kill container %s: process already finished", c.ID)
 	}
 	err := unix.PidfdSendSignal(int(c.PidFD.Fd()), sig, nil, 0)
 	switch {
 	case errors.Is(err, unix.ESRCH):
-		return fmt.Errorf("kill container %s: process already finished: %w", c.ID, errdefs.ErrNotFound)
+		return errs.Because(errdefs.ErrNotFound, "kill container %s: process already finished", c.ID)
 	case err != nil:
 		return fmt.Errorf("kill container %s: signal %d: %w", c.ID, sig, err)
 	case sig != unix.SIGKILL:

@@ -9,6 +9,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/internal/errs"
 )
 
 // Delete takes the container apart: cgroups, state, poststop hooks.
@@ -69,7 +71,7 @@ func awaitEnd(pidfd *os.File) error {
 		case err != nil:
 			return fmt.Errorf("wait for the container's process: %w", err)
 		case n == 0:
-			return fmt.Errorf("the container's process does not die in %v: %w", longest, errdefs.ErrUnavailable)
+			return errs.Because(errdefs.ErrUnavailable, "the container's process does not die in %v", longest)
 		default:
 			return nil
 		}

@@ -23,7 +23,7 @@ func (c *Container) Exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 		return nil, err
 	}
 	if err := validateProcess(p); err != nil {
-		return nil, fmt.Errorf("process: %w: %w", err, errdefs.ErrInvalidArgument)
+		return nil, errs.Because(errdefs.ErrInvalidArgument, "process: %w", err)
 	}
 	if o.Log == nil {
 		o.Log = silent
@@ -118,7 +118,7 @@ func (c *Container) subgroup(name string) (*cgroup.Group, error) {
 		return c.group, nil
 	}
 	if !filepath.IsLocal(strings.TrimPrefix(name, "/")) {
-		return nil, fmt.Errorf("cgroup %q does not lie below the container's: %w", name, errdefs.ErrInvalidArgument)
+		return nil, errs.Because(errdefs.ErrInvalidArgument, "cgroup %q does not lie below the container's", name)
 	}
 	return c.group.Sub(name), nil
 }

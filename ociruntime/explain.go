@@ -12,6 +12,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/internal/errs"
 )
 
 // explain puts an error of the child's that is about the user's program in the
@@ -25,17 +27,17 @@ func explain(err error, p *specs.Process, rootfs string) error {
 	name := p.Args[0]
 	switch {
 	case step.Name == lookInPath:
-		return fmt.Errorf("exec: %q: executable file not found in $PATH: %w", name, errdefs.ErrNotFound)
+		return errs.Because(errdefs.ErrNotFound, "exec: %q: executable file not found in $PATH", name)
 	case step.Name == findProgram && errors.Is(err, unix.ENOENT):
-		return fmt.Errorf("exec: %q: stat %s: no such file or directory: %w", name, name, errdefs.ErrNotFound)
+		return errs.Because(errdefs.ErrNotFound, "exec: %q: stat %s: no such file or directory", name, name)
 	case step.Name == findProgram && errors.Is(err, unix.EISDIR):
-		return fmt.Errorf("exec: %q: is a directory: permission denied: %w", name, errdefs.ErrPermissionDenied)
+		return errs.Because(errdefs.ErrPermissionDenied, "exec: %q: is a directory: permission denied", name)
 	case step.Name == findProgram:
-		return fmt.Errorf("exec: %q: %w: %w", name, step.Errno, kindOf(step.Errno))
+		return errs.Because(kindOf(step.Errno), "exec: %q: %w", name, step.Errno)
 	case step.Name == enterCwd && errors.Is(err, unix.ENOENT):
-		return fmt.Errorf("chdir to cwd (%q) set in config.json failed: no such file or directory: %w", p.Cwd, errdefs.ErrNotFound)
+		return errs.Because(errdefs.ErrNotFound, "chdir to cwd (%q) set in config.json failed: no such file or directory", p.Cwd)
 	case step.Name == enterCwd:
-		return fmt.Errorf("chdir to cwd (%q) set in config.json failed: %w: %w", p.Cwd, step.Errno, kindOf(step.Errno))
+		return errs.Because(kindOf(step.Errno), "chdir to cwd (%q) set in config.json failed: %w", p.Cwd, step.Errno)
 	case step.Name == execute:
 		return explainExecve(step.Errno, p, rootfs)
 	}
@@ -66,7 +68,7 @@ func explainExecve(errno error, p *specs.Process, rootfs string) error {
 	case errors.Is(errno, unix.ENOEXEC):
 		reason = formatFault(head)
 	}
-	return fmt.Errorf("exec %s: %w%s: %w", name, errno, reason, kindOf(errno))
+	return errs.Because(kindOf(errno), "exec %s: %w%s", name, errno, reason)
 }
 
 // programHead is how the user's program begins, as far as it can be found in

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryd/gantry/internal/atomicfile"
+	"github.com/gantryd/gantry/internal/errs"
 )
 
 // The files of a container's state, in Root/ID. The status is not among them:
@@ -54,7 +55,7 @@ func (r *record) write(dir string) error {
 func readRecord(dir string) (*record, error) {
 	data, err := os.ReadFile(filepath.Join(dir, recordFile))
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("container %s does not exist: %w", filepath.Base(dir), errdefs.ErrNotFound)
+		return nil, errs.Because(errdefs.ErrNotFound, "container %s does not exist", filepath.Base(dir))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the state of a container: %w", err)
@@ -77,7 +78,7 @@ func claim(root, id string) (dir string, err error) {
 		}
 	}
 	if errors.Is(err, os.ErrExist) {
-		return "", fmt.Errorf("container with given ID already exists: %s: %w", id, errdefs.ErrAlreadyExists)
+		return "", errs.Because(errdefs.ErrAlreadyExists, "container with given ID already exists: %s", id)
 	}
 	if err != nil {
 		return "", fmt.Errorf("make the state directory of %s: %w", id, err)
@@ -110,7 +111,7 @@ func (c *Container) lock() (unlock func(), err error) {
 		unlock()
 	}
 	if err == nil || errors.Is(err, unix.ENOENT) {
-		return nil, fmt.Errorf("container %s does not exist: %w", c.ID, errdefs.ErrNotFound)
+		return nil, errs.Because(errdefs.ErrNotFound, "container %s does not exist", c.ID)
 	}
 	return nil, fmt.Errorf("lock container %s: %w", c.ID, err)
 }

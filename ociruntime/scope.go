@@ -58,7 +58,7 @@ func scopeName(spec *specs.Spec, id string) (systemd.Name, error) {
 	}
 	name, err := systemd.ParseName(spec.Linux.CgroupsPath, slice, id)
 	if err != nil {
-		return name, fmt.Errorf("config.json: %w: %w", err, errdefs.ErrInvalidArgument)
+		return name, errs.Because(errdefs.ErrInvalidArgument, "config.json: %w", err)
 	}
 	return name, nil
 }
@@ -90,7 +90,7 @@ func scopeProperties(spec *specs.Spec, v2 bool) ([]systemd.Property, error) {
 	}
 	asked, err := systemd.Annotated(spec.Annotations)
 	if err != nil {
-		return nil, fmt.Errorf("config.json: %w: %w", err, errdefs.ErrInvalidArgument)
+		return nil, errs.Because(errdefs.ErrInvalidArgument, "config.json: %w", err)
 	}
 	props := append(systemd.Accounting(v2), systemd.Devices(r.Devices)...)
 	return append(append(props, set...), asked...), nil

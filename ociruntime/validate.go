@@ -9,17 +9,19 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/gantryd/gantry/internal/errs"
 )
 
 // validate refuses what cannot be carried out, by the name of its field.
 func validate(s *specs.Spec) error {
 	for _, check := range []func(*specs.Spec) error{validateVersion, validateRoot, validateLinux, validateMounts} {
 		if err := check(s); err != nil {
-			return fmt.Errorf("config.json: %w: %w", err, errdefs.ErrInvalidArgument)
+			return errs.Because(errdefs.ErrInvalidArgument, "config.json: %w", err)
 		}
 	}
 	if err := validateProcess(s.Process); err != nil {
-		return fmt.Errorf("config.json: %w: %w", err, errdefs.ErrInvalidArgument)
+		return errs.Because(errdefs.ErrInvalidArgument, "config.json: %w", err)
 	}
 	return nil
 }
@@ -137,7 +139,7 @@ func validateID(id string) error {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-+.", r))
 	})
 	if !ok {
-		return fmt.Errorf("container id %q: letters, digits and _ - + . are allowed: %w", id, errdefs.ErrInvalidArgument)
+		return errs.Because(errdefs.ErrInvalidArgument, "container id %q: letters, digits and _ - + . are allowed", id)
 	}
 	return nil
 }

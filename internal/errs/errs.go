@@ -1,9 +1,13 @@
-// Package errs holds the one idiom by which a half-made thing is taken apart.
-// The kinds of error are those of github.com/containerd/errdefs; each role
-// translates them once, at its joint, in its errors.go.
+// Package errs holds the two idioms of errors: how a half-made thing is taken
+// apart, and how an error says its kind. The kinds are those of
+// github.com/containerd/errdefs; each role translates them once, at its joint,
+// in its errors.go.
 package errs
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Undo runs f when a later step failed, and keeps f's own error too. It is
 // deferred next to the acquire that it undoes.
@@ -12,3 +16,17 @@ func Undo(err *error, f func() error) {
 		*err = errors.Join(*err, f())
 	}
 }
+
+// Because is an error of a kind, which its text does not say: the word of a
+// kind ("invalid argument", "permission denied") reads as an errno.
+func Because(kind error, format string, args ...any) error {
+	return kinded{fmt.Errorf(format, args...), kind}
+}
+
+type kinded struct {
+	error
+	kind error
+}
+
+// Unwrap is the cause, and the kind.
+func (k kinded) Unwrap() []error { return []error{k.error, k.kind} }

@@ -18,23 +18,8 @@ var (
 	errNotRunning  = errors.New("container not running")
 )
 
-// kinds of error whose word ends a text. It is for programs; in the text an errno
-// of the same word could be meant.
-var kinds = []error{
-	errdefs.ErrNotFound, errdefs.ErrInvalidArgument, errdefs.ErrPermissionDenied, errdefs.ErrAlreadyExists,
-	errdefs.ErrFailedPrecondition, errdefs.ErrUnavailable, errdefs.ErrNotImplemented,
-}
-
 // oneLine is the text of err in one line, for people.
-func oneLine(err error) string {
-	text := err.Error()
-	for _, kind := range kinds {
-		if errors.Is(err, kind) {
-			text = strings.TrimSuffix(text, ": "+kind.Error())
-		}
-	}
-	return strings.ReplaceAll(text, "\n", "; ")
-}
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // load finds a container by its id.
 func (s *session) load(id string) (*ociruntime.Container, error) {
