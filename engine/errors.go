@@ -58,11 +58,8 @@ func plainText(err error) string {
 		errdefs.ErrNotFound, errdefs.ErrInvalidArgument, errdefs.ErrConflict, errdefs.ErrAlreadyExists,
 		errdefs.ErrFailedPrecondition, errdefs.ErrPermissionDenied, errdefs.ErrUnavailable, errdefs.ErrUnknown,
 	} {
-		cut, ok := strings.CutSuffix(text, ": "+kind.Error())
-		if ok && kind == errdefs.ErrPermissionDenied && !errors.Is(err, kind) {
-			continue // what the kernel said of a file
-		}
-		if ok {
+		// "permission denied" may also be what the kernel said.
+		if cut, ok := strings.CutSuffix(text, ": "+kind.Error()); ok && errors.Is(err, kind) {
 			return cut
 		}
 	}
