@@ -53,7 +53,7 @@ func (t *tasks) ask(ctx context.Context, id, method string, req any) (*emptypb.E
 
 func (t *tasks) Create(ctx context.Context, r *api.CreateTaskRequest) (_ *api.CreateTaskResponse, err error) {
 	ctx, explain := explained(ctx)
-	defer func() { explain(t, r.ContainerID) }()
+	defer explain(nil)
 	s, err := scopeOf(ctx)
 	if err != nil {
 		return nil, err
@@ -91,12 +91,12 @@ func (t *tasks) Create(ctx context.Context, r *api.CreateTaskRequest) (_ *api.Cr
 }
 
 func (t *tasks) Start(ctx context.Context, r *api.StartRequest) (*api.StartResponse, error) {
-	ctx, explain := explained(ctx)
-	defer func() { explain(t, r.ContainerID) }()
 	tk, err := t.task(ctx, r.ContainerID)
 	if err != nil {
 		return nil, err
 	}
+	ctx, explain := explained(ctx)
+	defer explain(tk)
 	defer trace.Step(ctx, "shim Start", r.ExecID)()
 	var resp shim.StartResponse
 	if err := tk.Call(ctx, "Start", &shim.StartRequest{ID: r.ContainerID, ExecID: r.ExecID}, &resp); err != nil {
@@ -106,14 +106,14 @@ func (t *tasks) Start(ctx context.Context, r *api.StartRequest) (*api.StartRespo
 }
 
 // explained begins a trace where the client wants one. The function that it
-// returns sends it, with the shim's own spans, in the trailer.
-func explained(ctx context.Context) (context.Context, func(*tasks, string)) {
+// returns sends it in the trailer, with all that the shim of the task tk did so far.
+func explained(ctx context.Context) (context.Context, func(tk *shims.Task)) {
 	if header(ctx, journey.Key) == "" {
-		return ctx, func(*tasks, string) {}
+		return ctx, func(*shims.Task) {}
 	}
 	ctx, tr := trace.With(ctx)
-	return ctx, func(t *tasks, id string) {
-		if tk, err := t.task(ctx, id); err == nil {
+	return ctx, func(tk *shims.Task) {
+		if tk != nil {
 			tr.Add(tk.Journey()...)
 		}
 		if data, err := tr.JSON(); err == nil {

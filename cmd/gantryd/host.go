@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -36,6 +37,16 @@ func checkHost() error {
 	}
 	if !strings.Contains(string(mounts), " - cgroup") {
 		return errors.New("no cgroup filesystem is mounted; mount cgroup2 on /sys/fs/cgroup")
+	}
+	return nil
+}
+
+// keepDescriptors has no program that we start inherit what whoever started us
+// left open: a shim would keep it for as long as its container runs.
+func keepDescriptors() error {
+	err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+	if err != nil && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EINVAL) { // Linux 5.11
+		return fmt.Errorf("keep descriptors from shims: %w", err)
 	}
 	return nil
 }

@@ -30,6 +30,10 @@ func main() {
 		fmt.Printf("gantryd version %s, commit %s\n", version.Version, version.Commit)
 		return
 	}
+	if err := keepDescriptors(); err != nil {
+		fmt.Fprintf(os.Stderr, "gantryd: %v\n", err)
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, cfg); err != nil {

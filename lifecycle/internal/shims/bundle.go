@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/containerd/api/runtime/bootstrap/v1"
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -21,6 +22,9 @@ import (
 
 // taskDir is containerd's name for the directories of tasks.
 const taskDir = "io.containerd.runtime.v2.task"
+
+// logFifo is where a shim writes what it has to say.
+const logFifo = "log"
 
 // bundle is the directory of one task and its twin under root.
 type bundle struct {
@@ -74,7 +78,7 @@ func (b bundle) fill(spec []byte) error {
 	if err := os.Symlink(b.work, filepath.Join(b.dir, "work")); err != nil {
 		return err
 	}
-	if err := unix.Mkfifo(filepath.Join(b.dir, "log"), 0o700); err != nil {
+	if err := unix.Mkfifo(filepath.Join(b.dir, logFifo), 0o700); err != nil {
 		return err
 	}
 	if spec == nil {
@@ -215,4 +219,17 @@ func (b bundle) read(name string) (string, error) {
 
 func (b bundle) write(name string, data []byte) error {
 	return os.WriteFile(filepath.Join(b.dir, name), data, 0o600)
+}
+
+// writeAddress writes down where the shim listens: older daemons read "address",
+// newer ones "bootstrap.json".
+func (b bundle) writeAddress(where *bootstrap.BootstrapResult) error {
+	if where.Protocol == "" {
+		where.Protocol = "ttrpc"
+	}
+	data, err := json.Marshal(where)
+	if err != nil {
+		return err
+	}
+	return errors.Join(b.write("bootstrap.json", data), b.write("address", []byte(where.Address)))
 }

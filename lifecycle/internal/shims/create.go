@@ -2,9 +2,9 @@ package shims
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/containerd/containerd/api/runtime/bootstrap/v1"
@@ -74,7 +74,7 @@ func (t *Task) create(ctx context.Context, o CreateOptions) (pid uint32, err err
 			t.undoStart()
 		}
 	}()
-	if err := t.startShim(ctx, o.Options); err != nil {
+	if err := t.startShim(ctx, o); err != nil {
 		return 0, err
 	}
 	end = trace.Step(ctx, "shim Create", "")
@@ -89,7 +89,7 @@ func (t *Task) create(ctx context.Context, o CreateOptions) (pid uint32, err err
 
 // startShim starts the shim and writes down where it listens, for whoever
 // restores the task.
-func (t *Task) startShim(ctx context.Context, options *anypb.Any) error {
+func (t *Task) startShim(ctx context.Context, o CreateOptions) error {
 	ctx, cancel := context.WithTimeout(ctx, startWait)
 	defer cancel()
 	// Before the start: if we die during it, a successor knows whom to ask to
@@ -98,28 +98,26 @@ func (t *Task) startShim(ctx context.Context, options *anypb.Any) error {
 		return err
 	}
 	end := trace.Step(ctx, "start shim", t.binary)
-	where, err := t.table.start(ctx, t.binary, t.bundle, options)
+	where, err := t.startedShim(ctx, o)
 	end()
 	if err != nil {
 		return err
 	}
-	return t.connect(ctx, where)
+	defer trace.Step(ctx, "connect to shim", where.Address)()
+	return t.dial(ctx, where)
 }
 
-func (t *Task) connect(ctx context.Context, where *bootstrap.BootstrapResult) error {
-	defer trace.Step(ctx, "connect to shim", where.Address)()
-	if where.Protocol == "" {
-		where.Protocol = "ttrpc"
+// startedShim starts the shim by its own "start", or, if it is ours and for this
+// task alone, without.
+func (t *Task) startedShim(ctx context.Context, o CreateOptions) (*bootstrap.BootstrapResult, error) {
+	if filepath.Base(t.binary) == ownShim && !grouped(o.Spec) {
+		return t.execShim()
 	}
-	data, err := json.Marshal(where)
+	where, err := t.table.start(ctx, t.binary, t.bundle, o.Options)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	// Older daemons read "address", newer "bootstrap.json".
-	if err := errors.Join(t.bundle.write("bootstrap.json", data), t.bundle.write("address", []byte(where.Address))); err != nil {
-		return err
-	}
-	return t.dial(ctx, where)
+	return where, t.bundle.writeAddress(where)
 }
 
 // dial connects to the shim that listens at where.

@@ -304,7 +304,7 @@ func (t *Task) bury() {
 func (t *Task) openLog() error {
 	// For reading and writing, so that neither side waits for the other and the
 	// shim finds the same fifo when the next daemon opens it.
-	f, err := os.OpenFile(filepath.Join(t.bundle.dir, "log"), os.O_RDWR|syscall.O_NONBLOCK, 0)
+	f, err := os.OpenFile(filepath.Join(t.bundle.dir, logFifo), os.O_RDWR|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return fmt.Errorf("open shim log: %w", err)
 	}
@@ -333,7 +333,7 @@ func (t *Task) copyLog(f io.Reader) {
 	}
 }
 
-// Journey takes what the shim wrote of its steps since it was last asked.
+// Journey is the steps of the shim and its runtime so far.
 func (t *Task) Journey() []journey.Span {
 	name := filepath.Join(t.bundle.dir, journey.File)
 	data, err := os.ReadFile(name)
