@@ -54,10 +54,11 @@ func (w *world) runtimeRun(r *report, tb testing.TB, title string) {
 }
 
 func (w *world) runtimeLife(r *report, tb testing.TB, title string) {
+	sleeper := w.sleeper(tb) // a program that ends by itself might be gone before the kill
 	life := func(name, program string) contender {
 		root := []string{"--root", filepath.Join(w.gantryd.Dir, "rt")}
 		return contender{name, func(tb testing.TB) {
-			for _, step := range [][]string{{"create", "--bundle", w.bundle}, {"start"}, {"kill"}, {"delete", "--force"}} {
+			for _, step := range [][]string{{"create", "--bundle", sleeper}, {"start"}, {"kill"}, {"delete", "--force"}} {
 				args := append(append(root[:2:2], step...), "bench")
 				if step[0] == "kill" {
 					args = append(args, "KILL")

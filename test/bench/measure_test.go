@@ -87,11 +87,18 @@ func sh(name, program string, args ...string) contender {
 
 func quiet(tb testing.TB, program string, args ...string) {
 	tb.Helper()
+	// A file and not a pipe: a container that stays would hold it open.
+	stderr, err := os.CreateTemp("", "stderr")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer stderr.Close()
+	defer os.Remove(stderr.Name())
 	cmd := exec.Command(program, args...)
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
+	cmd.Stderr = stderr
 	if err := cmd.Run(); err != nil {
-		tb.Fatalf("%s: %v: %s", cmd, err, stderr.String())
+		said, _ := os.ReadFile(stderr.Name())
+		tb.Fatalf("%s: %v: %s", cmd, err, said)
 	}
 }
 
