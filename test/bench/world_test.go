@@ -62,7 +62,9 @@ func newWorld(tb testing.TB) *world {
 	}
 	rig.Must(tb, exec.Command(w.podman[0], append(w.podman[1:], "load", "-q", "-i", archive)...))
 	tb.Cleanup(func() {
-		// Podman keeps its storage mounted on itself.
+		// Podman keeps its storage mounted on itself, and cgroups of its monitors.
+		exec.Command("umount", "-R", "/run/netns").Run()
+		exec.Command("sh", "-c", "rmdir /sys/fs/cgroup/*/libpod_parent/conmon").Run()
 		exec.Command("umount", "-R", filepath.Join(dir, "pr/overlay")).Run()
 		exec.Command("umount", "-R", filepath.Join(dir, "pp")).Run()
 	})
@@ -126,8 +128,8 @@ func (w *world) dockerRun(args ...string) contender {
 	return sh("docker run --rm", w.docker, append([]string{"-H", "unix://" + w.dockerd.Socket, "run", "--rm"}, args...)...)
 }
 
-// podmanRun leaves the limits of the machine as they are: podman's own raise one,
-// which a machine without CAP_SYS_RESOURCE refuses.
+// podmanRun has limits that every machine grants: podman's own raise one, which a
+// machine without CAP_SYS_RESOURCE refuses.
 func (w *world) podmanRun(args ...string) contender {
-	return sh("podman run --rm", w.podman[0], append(append(w.podman[1:len(w.podman):len(w.podman)], "run", "--rm", "--ulimit", "host"), args...)...)
+	return sh("podman run --rm", w.podman[0], append(append(w.podman[1:len(w.podman):len(w.podman)], "run", "--rm", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"), args...)...)
 }

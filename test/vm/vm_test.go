@@ -23,6 +23,7 @@ const bootTime = 15 * time.Minute
 // modules are what containers need of the kernel that it does not have built in.
 var modules = []string{
 	"overlay", "veth", "bridge", "br_netfilter", "tun",
+	"virtio_pci", "virtio_blk", "unix_diag", "inet_diag", "tcp_diag", "udp_diag", "af_packet_diag", "netlink_diag",
 	"nf_tables", "nft_chain_nat", "nft_nat", "nft_masq", "nft_ct", "nft_redir", "nft_fib_inet", "nft_reject_inet", "nft_compat",
 }
 
@@ -41,7 +42,16 @@ type machine struct {
 	zip    *gzip.Writer
 	files  *archive
 	jobs   []job
+	disk   string // image of its disk, "" without
+	layout string // of cgroups, as the kernel's command line says it
 }
+
+// cgroup2 is cgroup v2 alone, hybrid is systemd's use of v1 with its own groups
+// on v2.
+const (
+	cgroup2 = "cgroup_no_v1=all"
+	hybrid  = "systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller=0"
+)
 
 func newMachine(t *testing.T) *machine {
 	t.Helper()
@@ -58,7 +68,7 @@ func newMachine(t *testing.T) *machine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { out.Close() })
-	m := &machine{t: t, kernel: k, out: out}
+	m := &machine{t: t, kernel: k, out: out, layout: cgroup2}
 	m.zip, err = gzip.NewWriterLevel(out, gzip.BestSpeed)
 	if err != nil {
 		t.Fatal(err)
@@ -168,11 +178,16 @@ func (m *machine) boot() {
 	m.must(m.files.close())
 	m.must(m.zip.Close())
 
-	cmd := exec.Command(rig.Peer(m.t, "qemu-system-x86_64"),
+	args := []string{
 		"-M", "pc,accel=tcg", "-cpu", "max", "-m", "2048", "-smp", "2", "-nodefaults", "-no-reboot",
 		"-nographic", "-serial", "stdio",
 		"-kernel", m.kernel.image, "-initrd", m.out.Name(),
-		"-append", "console=ttyS0 quiet panic=-1 cgroup_no_v1=all")
+		"-append", "console=ttyS0 quiet panic=-1 " + m.layout,
+	}
+	if m.disk != "" {
+		args = append(args, "-drive", "if=virtio,format=raw,snapshot=on,file="+m.disk)
+	}
+	cmd := exec.Command(rig.Peer(m.t, "qemu-system-x86_64"), args...)
 	console, err := cmd.StdoutPipe()
 	m.must(err)
 	cmd.Stderr = os.Stderr

@@ -1,6 +1,9 @@
 // Init is process 1 of the test machine: it mounts what a system has, loads
 // the modules that /modules lists, runs the jobs of /jobs and powers off.
 //
+// Where the machine has a disk, it only goes over to it: process 1 is the disk's
+// systemd then, and a service runs this program once more, to run the jobs.
+//
 // A job is a line "NAME DIRECTORY COMMAND…"; how it ended is told on the console
 // as "VM-JOB NAME CODE".
 package main
@@ -22,7 +25,17 @@ import (
 const jobTime = 8 * time.Minute
 
 func main() {
-	if err := boot(); err != nil {
+	if os.Getpid() != 1 {
+		if err := runJobs(); err != nil {
+			fmt.Println("VM-BOOT", err)
+		}
+		return // the service says that the machine powers off
+	}
+	start := boot
+	if _, err := os.Stat("/disk"); err == nil {
+		start = bootDisk
+	}
+	if err := start(); err != nil {
 		fmt.Println("VM-BOOT", err)
 	}
 	// With process 1 gone the kernel would panic; it is told to go first.
@@ -65,6 +78,48 @@ func boot() error {
 		return fmt.Errorf("set lo up: %w: %s", err, out)
 	}
 	return runJobs()
+}
+
+// bootDisk moves to the disk, with all that is in /disk, and becomes its systemd.
+func bootDisk() error {
+	if err := loadModules(); err != nil {
+		return err
+	}
+	const disk, root = "/dev/vda", "/root-of-the-machine"
+	if err := unix.Mount("devtmpfs", "/dev", "devtmpfs", 0, ""); err != nil {
+		return fmt.Errorf("mount /dev: %w", err)
+	}
+	if err := os.Mkdir(root, 0o755); err != nil {
+		return err
+	}
+	err := unix.Mount(disk, root, "ext4", 0, "")
+	for range 100 {
+		if !errors.Is(err, unix.ENOENT) {
+			break
+		}
+		time.Sleep(50 * time.Millisecond) // the driver looks for disks in its own time
+		err = unix.Mount(disk, root, "ext4", 0, "")
+	}
+	if err != nil {
+		return fmt.Errorf("mount %s: %w", disk, err)
+	}
+	if out, err := exec.Command("/bin/busybox", "cp", "-a", "/disk/.", "/src", "/jobs", "/init", root).CombinedOutput(); err != nil {
+		return fmt.Errorf("copy to the disk: %w: %s", err, out)
+	}
+	if err := unix.Mount("/dev", root+"/dev", "", unix.MS_MOVE, ""); err != nil {
+		return fmt.Errorf("move /dev: %w", err)
+	}
+	if err := unix.Chdir(root); err != nil {
+		return err
+	}
+	if err := unix.Mount(root, "/", "", unix.MS_MOVE, ""); err != nil {
+		return fmt.Errorf("move the root: %w", err)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return err
+	}
+	const systemd = "/lib/systemd/systemd"
+	return unix.Exec(systemd, []string{systemd}, []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"})
 }
 
 // leaveInitramfs moves to a tmpfs: the initramfs itself cannot be pivoted away

@@ -1,0 +1,66 @@
+package torture
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// mind is what a client knows of a container: the states that it may be in. A
+// state is "gone", "created", "running", "paused" or "exited N".
+//
+// What the client was told is one state. A request that was cut off may have been
+// done or not, and may be done later: a program that was signalled by it ends when
+// it likes. So a mind holds the states that may be seen, and of them those that a
+// running container may still come to.
+type mind struct {
+	may  map[string]bool
+	ends map[string]bool // how it may end by itself while it runs
+}
+
+func newMind(states ...string) *mind {
+	m := &mind{ends: map[string]bool{}}
+	m.is(states...)
+	return m
+}
+
+// is says that the container is in one of states.
+func (m *mind) is(states ...string) {
+	m.may = map[string]bool{}
+	m.also(states...)
+}
+
+// also says that the container may be in states as well.
+func (m *mind) also(states ...string) {
+	for _, s := range states {
+		m.may[s] = true
+	}
+}
+
+// mayEnd says that a running container may come to one of states by itself.
+func (m *mind) mayEnd(states ...string) {
+	for _, s := range states {
+		m.ends[s] = true
+	}
+}
+
+// sees takes note of the state that the container is in, or says why it cannot be.
+func (m *mind) sees(state string) error {
+	runs := m.may["running"] || m.may["paused"]
+	if !m.may[state] && !(runs && m.ends[state]) {
+		return fmt.Errorf("is %s; may be %s", state, m)
+	}
+	m.is(state)
+	return nil
+}
+
+func (m *mind) certain(state string) bool { return len(m.may) == 1 && m.may[state] && len(m.ends) == 0 }
+
+func (m *mind) String() string {
+	s := strings.Join(slices.Sorted(maps.Keys(m.may)), ", ")
+	if len(m.ends) > 0 {
+		s += "; may end as " + strings.Join(slices.Sorted(maps.Keys(m.ends)), ", ")
+	}
+	return s
+}
