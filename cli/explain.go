@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -77,6 +78,7 @@ func drawJourney(spans []journey.Span) string {
 	slices.SortStableFunc(spans, func(a, b journey.Span) int {
 		return cmp.Or(a.Start.Compare(b.Start), depth(a.Part)-depth(b.Part))
 	})
+	ids := regexp.MustCompile(`([0-9a-f]{12})[0-9a-f]{52}`) // of containers, to their short form
 	first, end := spans[0].Start, spans[0].Start
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n%9s %9s\n", "at", "took")
@@ -85,14 +87,24 @@ func drawJourney(spans []journey.Span) string {
 			end = e
 		}
 		fmt.Fprintf(&b, "%9s %9s  %s%-*s %s", ms(s.Start.Sub(first)), ms(s.Took),
-			strings.Repeat("  ", depth(s.Part)), 10, s.Part, s.Name)
+			strings.Repeat("  ", depth(s.Part)), 10, s.Part, ids.ReplaceAllString(s.Name, "$1"))
 		if s.Detail != "" {
-			fmt.Fprintf(&b, "  (%s)", s.Detail)
+			fmt.Fprintf(&b, "  (%s)", cut(ids.ReplaceAllString(s.Detail, "$1"), widest))
 		}
 		b.WriteByte('\n')
 	}
 	fmt.Fprintf(&b, "%9s %9s  total\n", "", ms(end.Sub(first)))
 	return b.String()
+}
+
+// widest is the number of bytes that are shown of a span's detail.
+const widest = 72
+
+func cut(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return s[:most] + "…"
 }
 
 func ms(d time.Duration) string {
