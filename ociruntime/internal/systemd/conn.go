@@ -86,16 +86,15 @@ func dial(path string) (_ *Conn, err error) {
 	socket := os.NewFile(uintptr(fd), path)
 	c := &Conn{socket: socket, in: bufio.NewReader(socket), jobs: map[objectPath]string{}}
 	who := hex.EncodeToString([]byte(strconv.Itoa(os.Geteuid())))
-	if _, err := io.WriteString(socket, "\x00AUTH EXTERNAL "+who+"\r\n"); err != nil {
+	// All in one, as systemd's own clients have it: what came together with BEGIN,
+	// its server would leave unread until more comes.
+	if _, err := io.WriteString(socket, "\x00AUTH EXTERNAL "+who+"\r\nBEGIN\r\n"); err != nil {
 		socket.Close()
 		return nil, fmt.Errorf("authenticate at %s: %w", path, err)
 	}
 	answer, err := c.in.ReadString('\n')
 	if err == nil && !strings.HasPrefix(answer, "OK ") {
 		err = fmt.Errorf("the answer is %q", answer)
-	}
-	if err == nil {
-		_, err = io.WriteString(socket, "BEGIN\r\n")
 	}
 	if err != nil {
 		socket.Close()

@@ -2,6 +2,7 @@ package systemd
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 )
@@ -232,9 +233,14 @@ func sizes(fixed []byte) (fields, body int, err error) {
 	return fields, body, nil
 }
 
+var errShort = errors.New("read a D-Bus message: it is short")
+
 // parse reads a whole message.
 func parse(b []byte) (*message, error) {
 	fields, _, err := sizes(b)
+	if err == nil && fixedHeader+fields > len(b) {
+		err = errShort
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -276,7 +282,7 @@ func (d *decoder) align(n int) { d.at = (d.at + n - 1) / n * n }
 
 func (d *decoder) take(n int) []byte {
 	if d.err == nil && (n < 0 || d.at+n > len(d.b)) {
-		d.err = fmt.Errorf("read a D-Bus message: it is short")
+		d.err = errShort
 	}
 	if d.err != nil {
 		d.at = len(d.b)
