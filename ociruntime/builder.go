@@ -31,6 +31,11 @@ func (b *builder) call(call string, args ...Arg) *Step {
 	return s
 }
 
+// aside says what the parent does.
+func (b *builder) aside(format string, args ...any) {
+	b.plan.Parent = append(b.plan.Parent, fmt.Sprintf(format, args...))
+}
+
 // open adds a step whose result is a descriptor.
 func (b *builder) open(call string, args ...Arg) Reg {
 	s := b.call(call, args...)

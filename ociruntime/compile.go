@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -102,6 +101,7 @@ const (
 	statusNamespaces = 1 // mounts are made: hooks may run
 	statusReady      = 2 // only the user's program is missing
 	statusForked     = 3 // another process goes on; its id follows
+	statusListener   = 4 // the seccomp filter notifies; its descriptor follows
 )
 
 // begin opens what lives as long as the table.
@@ -149,6 +149,9 @@ func (c *compiler) namespaces() error {
 	}
 	if err := c.joinNamespaces(); err != nil {
 		return err
+	}
+	if c.plan.Clone&unix.CLONE_NEWUSER != 0 && firstID(c.linux.UIDMappings) != 0 {
+		c.plan.ambient = allCaps(c.LastCap)
 	}
 	c.session()
 	for _, ns := range c.linux.Namespaces {
@@ -211,8 +214,9 @@ func (c *compiler) joinNamespaces() error {
 // becomeRoot is the root of a user namespace that was joined.
 func (c *compiler) becomeRoot() {
 	c.stage("become root of the user namespace", "")
-	c.call("setresgid", num(0), num(0), num(0))
-	c.call("setresuid", num(0), num(0), num(0))
+	gid, uid := firstID(c.linux.GIDMappings), firstID(c.linux.UIDMappings)
+	c.call("setresgid", num(gid), num(gid), num(gid))
+	c.call("setresuid", num(uid), num(uid), num(uid))
 }
 
 // fork goes on in a new process, born in the namespaces flags. It is a child of
@@ -225,10 +229,7 @@ func (c *compiler) fork(flags uint64) {
 	f.text += "|SIGCHLD"
 	s := c.call("clone", f, num(0), num(0), num(0), num(0)).orElse(newborn, 0)
 	s.Min, s.Out = 1, c.reg()
-	told := words("{"+strconv.Itoa(statusForked)+" $"+strconv.Itoa(int(s.Out))+"}", statusForked, 0)
-	const second = 8
-	c.plan.homes[s.Out] = home{told.data, second}
-	c.call("write", c.status, told, num(16))
+	c.tellOf(statusForked, s.Out)
 	c.call("exit_group", num(0))
 	c.mark(newborn)
 }
@@ -276,6 +277,14 @@ func (c *compiler) runtimeHooks() error {
 // tell writes a word to the status fifo.
 func (c *compiler) tell(word uint64) {
 	c.call("write", c.status, words(fmt.Sprintf("{%d 0}", word), word, 0), num(16))
+}
+
+// tellOf writes a word and a register to the status fifo.
+func (c *compiler) tellOf(word uint64, r Reg) {
+	told := words(fmt.Sprintf("{%d $%d}", word, r), word, 0)
+	const second = 8
+	c.plan.homes[r] = home{told.data, second}
+	c.call("write", c.status, told, num(16))
 }
 
 // await waits for a byte on the start fifo, which the child itself holds open.

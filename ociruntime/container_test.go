@@ -164,6 +164,90 @@ func TestUserNamespace(t *testing.T) {
 	r.prints("0\n 0 100000 65536\nbox", pod)
 }
 
+func TestUserNamespaceWithoutRoot(t *testing.T) {
+	r := newRig(t)
+	s := dockerSpec(t, "sh", "-c", "read wait; id -u; id -g; grep CapEff /proc/self/status; stat -c %u /dev/shm; ulimit -Hn")
+	stdin, end, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stdin.Close()
+	withUserNamespace(s)
+	s.Mounts[2].Options = []string{"newinstance", "ptmxmode=0666"} // the map has no group 5
+	s.Linux.UIDMappings[0].ContainerID, s.Linux.GIDMappings[0].ContainerID = 1000, 2000
+	s.Process.User = specs.User{UID: 1005, GID: 2005}
+	s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 64, Hard: 128}}
+	s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/true"}}}
+	b, err := r.create(s, func(o *CreateOptions) { o.Stdin = stdin })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Start(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	out, _, err := b.exec(process(s, "sh", "-c", "id -u; ulimit -Hn; grep CapEff /proc/self/status"))
+	if want := "1005\n128\nCapEff:\t0000000000000000"; err != nil || out != want {
+		t.Errorf("exec printed %q, want %q, %v", out, want, err)
+	}
+	end.Close()
+	b.wait()
+	if err := b.Delete(context.Background(), false); err != nil {
+		t.Error(err)
+	}
+	if want := "1005\n2005\nCapEff:\t0000000000000000\n1000\n128\n"; b.output() != want {
+		t.Errorf("it printed %q, want %q", b.output(), want)
+	}
+}
+
+func TestProcessorsAndMemory(t *testing.T) {
+	r := newRig(t)
+	s := dockerSpec(t, "sleep", "100")
+	s.Process.ExecCPUAffinity = &specs.CPUAffinity{Initial: "1", Final: "0"}
+	s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: specs.MpolBind, Nodes: "0", Flags: []specs.MemoryPolicyFlagType{specs.MpolFStaticNodes}}
+	b, err := r.create(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Start(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		affinity *specs.CPUAffinity
+		want     string
+	}{
+		{nil, "0"}, // the container's own
+		{&specs.CPUAffinity{Initial: "0", Final: "1"}, "1"},
+		{&specs.CPUAffinity{Final: "0,1"}, "0-1"},
+		{&specs.CPUAffinity{Initial: "1"}, "1"},
+	} {
+		p := process(s, "grep", "Cpus_allowed_list", "/proc/self/status")
+		p.ExecCPUAffinity = row.affinity
+		if out, _, err := b.exec(p); err != nil || out != "Cpus_allowed_list:\t"+row.want {
+			t.Errorf("with %+v exec printed %q, want %q, %v", row.affinity, out, row.want, err)
+		}
+	}
+	out, _, err := b.exec(process(s, "sh", "-c", "grep -c 'bind=static:0' /proc/self/numa_maps > /dev/null && echo bound"))
+	if err != nil || out != "bound" {
+		t.Errorf("memory of an exec is not bound to node 0: %q, %v", out, err)
+	}
+	var old unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &old); err != nil || old.Count() < 2 {
+		t.Errorf("this thread runs on %d processors, %v", old.Count(), err)
+	}
+}
+
+func TestListsOfProcessors(t *testing.T) {
+	for list, want := range map[string]string{
+		"0": "0100000000000000", "0-3,7": "8f00000000000000", "64": "00000000000000000100000000000000",
+		"": "", "3-1": "", "x": "", "1,": "", "99999999": "", "-1": "",
+	} {
+		got, err := parseMask(list)
+		if fmt.Sprintf("%x", got) != want || (err == nil) != (want != "") {
+			t.Errorf("%q is %x, %v", list, got, err)
+		}
+	}
+}
+
 func TestJoinedNamespaces(t *testing.T) {
 	r := newRig(t)
 	s := dockerSpec(t, "sleep", "100")

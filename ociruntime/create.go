@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryd/gantry/internal/errs"
@@ -205,10 +206,25 @@ func (c *Container) see(ctx context.Context, child *child, t *talk) error {
 			return err
 		}
 	}
+	child.heard = func(fd int) error {
+		st := c.rec.State
+		st.Status, st.Pid = Creating, child.pid
+		return child.notify(c.spec.Linux.Seccomp, fd, st)
+	}
 	if err := child.await(t.status, statusReady); err != nil {
 		return err
 	}
-	return setOOMScore(child.pid, c.spec.Process.OOMScoreAdj, c.log)
+	return child.adjust(c.spec.Linux, c.spec.Process, c.log)
+}
+
+// adjust sets what the child may not set itself.
+func (c *child) adjust(l *specs.Linux, p *specs.Process, log *slog.Logger) error {
+	if namespaceFlags(l)&unix.CLONE_NEWUSER != 0 {
+		if err := c.raiseLimits(p.Rlimits); err != nil {
+			return err
+		}
+	}
+	return setOOMScore(c.pid, p.OOMScoreAdj, log)
 }
 
 // setOOMScore sets oom_score_adj. Lowering needs CAP_SYS_RESOURCE: refused, it

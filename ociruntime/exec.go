@@ -33,7 +33,11 @@ func (c *Container) Exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 		tr = &trace{}
 	}
 	start := time.Now()
-	plan, err := c.compileExec(p, o)
+	spec, err := c.Spec()
+	if err != nil {
+		return nil, err
+	}
+	plan, err := c.compileExec(spec, p, o)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +71,8 @@ func (c *Container) Exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 	t.launched()
 	defer errs.Undo(&err, func() error { return child.kill() })
 	defer t.cancelWith(ctx)()
-	if err := child.exec(p, t, o); err != nil {
+	child.heard = func(fd int) error { return c.notifyOfExec(spec, child, fd) }
+	if err := child.exec(spec.Linux, p, t, o); err != nil {
 		return nil, explain(err, p, c.rec.Rootfs)
 	}
 	console, err := t.terminal()
@@ -81,12 +86,21 @@ func (c *Container) Exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 	return proc, nil
 }
 
+// notifyOfExec gives the seccomp agent the listener of an exec's filter.
+func (c *Container) notifyOfExec(spec *specs.Spec, child *child, fd int) error {
+	st, err := c.State()
+	if err != nil {
+		return err
+	}
+	return child.notify(spec.Linux.Seccomp, fd, st)
+}
+
 // exec sees the child to its program.
-func (c *child) exec(p *specs.Process, t *talk, o ExecOptions) error {
+func (c *child) exec(l *specs.Linux, p *specs.Process, t *talk, o ExecOptions) error {
 	if err := c.await(t.status, statusReady); err != nil {
 		return err
 	}
-	if err := setOOMScore(c.pid, p.OOMScoreAdj, o.Log); err != nil {
+	if err := c.adjust(l, p, o.Log); err != nil {
 		return err
 	}
 	if err := t.goOn(); err != nil {
@@ -96,11 +110,7 @@ func (c *child) exec(p *specs.Process, t *talk, o ExecOptions) error {
 }
 
 // compileExec makes the plan of one more process.
-func (c *Container) compileExec(p *specs.Process, o ExecOptions) (*Plan, error) {
-	spec, err := c.Spec()
-	if err != nil {
-		return nil, err
-	}
+func (c *Container) compileExec(spec *specs.Spec, p *specs.Process, o ExecOptions) (*Plan, error) {
 	group, err := c.subgroup(o.Cgroup)
 	if err != nil {
 		return nil, err
@@ -141,6 +151,7 @@ func compileExec(spec *specs.Spec, p *specs.Process, f Facts) (*Plan, error) {
 	for _, part := range []func() error{
 		c.begin,
 		c.container,
+		c.affinity,
 		c.securityLabels,
 		c.closeFiles, // the container's processes see this one already
 		c.execTerminal,

@@ -36,18 +36,22 @@ func (c *Container) createHooks(ctx context.Context, child *child) error {
 	if err := own.all(ctx, "createRuntime", h.CreateRuntime, st); err != nil {
 		return err
 	}
-	inside := hookRunner{reap: c.reap, inside: child.pidfd, namespaces: c.rec.Namespaces}
+	inside := hookRunner{reap: c.reap, inside: child.pidfd, linux: c.spec.Linux}
 	return inside.all(ctx, "createContainer", h.CreateContainer, st)
 }
 
 // startHooks runs the hooks of start that come before the user's program.
 func (c *Container) startHooks(ctx context.Context) error {
-	if c.rec.Hooks == nil {
+	if c.rec.Hooks == nil || len(c.rec.Hooks.StartContainer) == 0 {
 		return nil
 	}
 	st := c.rec.State
 	st.Status = Created
-	inside := hookRunner{reap: c.reap, inside: c.PidFD, namespaces: c.rec.Namespaces}
+	spec, err := c.Spec()
+	if err != nil {
+		return err
+	}
+	inside := hookRunner{reap: c.reap, inside: c.PidFD, linux: spec.Linux}
 	return inside.all(ctx, "startContainer", c.rec.Hooks.StartContainer, st)
 }
 
@@ -76,9 +80,9 @@ func (c *Container) poststopHooks(ctx context.Context) {
 
 // hookRunner runs hooks: in our namespaces, or in those of the process inside.
 type hookRunner struct {
-	inside     *os.File
-	namespaces uint64
-	reap       func(int) (syscall.WaitStatus, error)
+	inside *os.File
+	linux  *specs.Linux // of the container inside
+	reap   func(int) (syscall.WaitStatus, error)
 }
 
 func (r hookRunner) all(ctx context.Context, kind string, hooks []specs.Hook, st State) error {
@@ -139,13 +143,13 @@ func (r hookRunner) start(h specs.Hook, in, said *os.File) (*child, error) {
 	}
 	defer t.close()
 	given := t.theirs
-	c := &compiler{builder: newBuilder(0)}
+	c := &compiler{builder: newBuilder(0), linux: r.linux}
 	c.status = c.file(File{Name: "status fifo"})
 	c.stage("begin a session", "")
 	c.call("setsid").fine(unix.EPERM)
 	if r.inside != nil {
 		given["container"] = int(r.inside.Fd())
-		c.enterContainer(r.namespaces)
+		c.enterContainer(namespaceFlags(r.linux))
 	}
 	c.stage("close the rest at execve", "")
 	c.markCloseOnExec()

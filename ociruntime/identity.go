@@ -17,8 +17,11 @@ import (
 // process says. Both a container's first process and every later one pass it.
 func (c *compiler) identity() error {
 	c.keyring()
+	if score := c.process.OOMScoreAdj; score != nil {
+		c.aside("sets oom_score_adj to %d", *score)
+	}
 	for _, part := range []func() error{
-		c.rlimits, c.scheduling, c.personality,
+		c.rlimits, c.scheduling, c.memoryPolicy, c.personality,
 		c.workingDirectory, c.user,
 	} {
 		if err := part(); err != nil {
@@ -58,6 +61,12 @@ var rlimitNumber = map[string]int{
 }
 
 func (c *compiler) rlimits() error {
+	if c.has(specs.UserNamespace) {
+		for _, r := range c.process.Rlimits {
+			c.aside("sets %s to soft %d hard %d", r.Type, r.Soft, r.Hard)
+		}
+		return nil
+	}
 	for _, r := range c.process.Rlimits {
 		c.stage(fmt.Sprintf("set %s to", r.Type), fmt.Sprintf("soft %d hard %d", r.Soft, r.Hard))
 		c.call("prlimit64", num(0), named(rlimitNumber[r.Type], r.Type), words(fmt.Sprintf("{%d %d}", r.Soft, r.Hard), r.Soft, r.Hard), null())
@@ -276,6 +285,9 @@ func (c *compiler) seccomp() error {
 	if s == nil {
 		return nil
 	}
+	if err := checkListener(s); err != nil {
+		return err
+	}
 	prog, flags, err := seccomp.Compile(s)
 	if err != nil {
 		return fmt.Errorf("linux.seccomp: %w", err)
@@ -289,7 +301,12 @@ func (c *compiler) seccomp() error {
 	c.markCloseOnExec()
 	c.stage("load seccomp filter", "")
 	const setModeFilter = 1
-	c.call("seccomp", named(setModeFilter, "SET_MODE_FILTER"), hex(flags), Arg{text: fmt.Sprintf("%d instructions", len(prog)), data: fprog})
+	load := c.call("seccomp", named(setModeFilter, "SET_MODE_FILTER"), hex(flags), Arg{text: fmt.Sprintf("%d instructions", len(prog)), data: fprog})
+	if flags&seccomp.NewListener != 0 {
+		load.Out = c.reg()
+		c.stage("have the agent told", s.ListenerPath)
+		c.tellOf(statusListener, load.Out)
+	}
 	return nil
 }
 

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -33,7 +35,8 @@ type child struct {
 	pid   int
 	pidfd *os.File
 	plan  *Plan
-	forks bool // the plan does, and we do not follow yet
+	forks bool                     // the plan does, and we do not follow yet
+	heard func(listener int) error // has the seccomp agent told
 	reap  func(pid int) (syscall.WaitStatus, error)
 }
 
@@ -125,10 +128,17 @@ func (l *launch) clone(files []uintptr) (*child, error) {
 		attr.Sys.UidMappings, attr.Sys.GidMappings = sysMap(l.uids), sysMap(l.gids)
 		attr.Sys.GidMappingsEnableSetgroups = os.Geteuid() == 0
 		// execve takes every capability from an id that the new namespace has not.
-		attr.Sys.Credential = &syscall.Credential{NoSetGroups: true}
+		uid, gid := firstID(l.uids), firstID(l.gids)
+		attr.Sys.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid), NoSetGroups: true}
+		attr.Sys.AmbientCaps = l.plan.ambient
 	}
 	path := fmt.Sprintf("/proc/self/fd/%d", len(files)-1)
+	back, err := runOn(l.plan.cpuMask)
+	if err != nil {
+		return nil, fmt.Errorf("run on the processors %s: %w", l.plan.CPUs, err)
+	}
 	pid, err := syscall.ForkExec(path, []string{"gantry-init"}, attr)
+	back()
 	if err != nil {
 		return nil, fmt.Errorf("clone into new namespaces: %w", err)
 	}
@@ -142,6 +152,31 @@ func (l *launch) clone(files []uintptr) (*child, error) {
 	c.pidfd = os.NewFile(uintptr(pidfd), "pidfd")
 	l.note("clone", "clone3", start)
 	return c, nil
+}
+
+// runOn moves this goroutine to some processors, where its child begins, until back.
+func runOn(mask []byte) (back func(), err error) {
+	if mask == nil {
+		return func() {}, nil
+	}
+	runtime.LockOSThread()
+	var old unix.CPUSet
+	if err = unix.SchedGetaffinity(0, &old); err == nil {
+		_, _, errno := unix.RawSyscall(unix.SYS_SCHED_SETAFFINITY, 0, uintptr(len(mask)), uintptr(unsafe.Pointer(&mask[0])))
+		if errno != 0 {
+			err = errno
+		}
+	}
+	if err != nil {
+		runtime.UnlockOSThread()
+		return nil, err
+	}
+	return func() {
+		// A thread that does not find back ends with its goroutine.
+		if unix.SchedSetaffinity(0, &old) == nil {
+			runtime.UnlockOSThread()
+		}
+	}, nil
 }
 
 func sysMap(m []specs.LinuxIDMapping) []syscall.SysProcIDMap {

@@ -13,13 +13,18 @@ import (
 // how it clones, and the table of system calls that the child goes through.
 // It is data: making it needs no privilege and touches nothing.
 type Plan struct {
-	Files []File  `json:"files"` // the child's descriptors from FirstFD up
-	Clone uint64  `json:"-"`     // namespaces made at the clone, CLONE_NEW*
+	Files []File  `json:"files"`          // the child's descriptors from FirstFD up
+	Clone uint64  `json:"-"`              // namespaces made at the clone, CLONE_NEW*
+	CPUs  string  `json:"cpus,omitempty"` // processors that the clone is made on; "" is all
 	Steps []*Step `json:"steps"`
+	// Parent is what the parent does meanwhile, to the child that waits.
+	Parent []string `json:"parent,omitempty"`
 
 	// FirstFD is the number of Files[0]: 3, and one more for each extra file.
 	FirstFD int `json:"firstFd"`
 	regs    int
+	ambient []uintptr    // capabilities that the child keeps over its first execve
+	cpuMask []byte       // CPUs, as the kernel has it
 	homes   map[Reg]home // registers that live inside a piece of data
 }
 
@@ -151,6 +156,12 @@ func (p *Plan) Print(w io.Writer) {
 		fmt.Fprintf(w, "%4d  %s\n", p.FirstFD+i, f)
 	}
 	fmt.Fprintf(w, "# and clones: %s\n", strings.Join(p.Namespaces(), "|"))
+	if p.CPUs != "" {
+		fmt.Fprintf(w, "# on the processors %s\n", p.CPUs)
+	}
+	for _, line := range p.Parent {
+		fmt.Fprintf(w, "# and %s\n", line)
+	}
 	fmt.Fprintln(w, "# the child calls")
 	name, path := "", ""
 	for i, s := range p.Steps {

@@ -20,6 +20,7 @@ import (
 //	  │  status: {statusForked, pid}          │  where the plan forks
 //	  │  status: {statusNamespaces, 0} ─────▶ │  runs hooks
 //	  │ ◀─────────────────────── start: byte  │
+//	  │  status: {statusListener, fd} ──────▶ │  where the seccomp filter notifies
 //	  │  status: {statusReady, 0} ──────────▶ │  create returns
 //	  │ ◀─────────────────────── start: byte  │  start, of any process
 //	  │  execve closes status ──────────────▶ │  start returns
@@ -179,6 +180,7 @@ var errSilent = errors.New("the child died on its way, without a word (killed fr
 // than the old one with the new one's id.
 func (c *child) await(status io.Reader, word uint64) error {
 	var failed error
+	listener := -1
 	for said := false; !said || c.forks; {
 		got, value, err := readReport(status)
 		switch {
@@ -196,11 +198,16 @@ func (c *child) await(status io.Reader, word uint64) error {
 			if err := c.follow(int(value)); err != nil {
 				return err
 			}
+		case got == statusListener:
+			listener = int(value)
 		case got == word:
 			said = true
 		default:
 			return fmt.Errorf("the child says %d where %d was due", got, word)
 		}
+	}
+	if failed == nil && listener >= 0 {
+		return c.heard(listener)
 	}
 	return failed
 }

@@ -84,8 +84,6 @@ func validateUnsupported(l *specs.Linux) error {
 	switch {
 	case l.IntelRdt != nil:
 		return errors.New("linux.intelRdt is not supported")
-	case l.MemoryPolicy != nil:
-		return errors.New("linux.memoryPolicy is not supported")
 	case len(l.NetDevices) > 0:
 		return errors.New("linux.netDevices is not supported")
 	}

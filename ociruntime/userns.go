@@ -1,0 +1,45 @@
+package ociruntime
+
+import (
+	"fmt"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// firstID is the id by which the child does its work in a new user namespace:
+// root, or where the map has no 0, the first that it has.
+func firstID(m []specs.LinuxIDMapping) int {
+	least := 0
+	for i, e := range m {
+		if e.ContainerID == 0 {
+			return 0
+		}
+		if i == 0 || int(e.ContainerID) < least {
+			least = int(e.ContainerID)
+		}
+	}
+	return least
+}
+
+// allCaps are the capabilities that a process has who makes a user namespace. An
+// execve as another than root keeps them only as ambient ones.
+func allCaps(last int) []uintptr {
+	list := make([]uintptr, last+1)
+	for i := range list {
+		list[i] = uintptr(i)
+	}
+	return list
+}
+
+// raiseLimits sets process.rlimits of a child in a user namespace, who may not
+// raise them: CAP_SYS_RESOURCE is wanted in the host's.
+func (c *child) raiseLimits(limits []specs.POSIXRlimit) error {
+	for i, r := range limits {
+		err := unix.Prlimit(c.pid, rlimitNumber[r.Type], &unix.Rlimit{Cur: r.Soft, Max: r.Hard}, nil)
+		if err != nil {
+			return fmt.Errorf("process.rlimits[%d]: set %s to soft %d hard %d: %w", i, r.Type, r.Soft, r.Hard, err)
+		}
+	}
+	return nil
+}
