@@ -169,3 +169,14 @@ func deleteLinks(h *netlink.Handle, names []string) error {
 func gone(err error) bool {
 	return errors.As(err, &netlink.LinkNotFoundError{}) || errors.Is(err, unix.ENODEV)
 }
+
+// dumped lists until the kernel gives a whole list: one that changes while it is
+// read is marked (NLM_F_DUMP_INTR), and may lack what did not change.
+func dumped[T any](list func() ([]T, error)) (all []T, err error) {
+	for range 50 {
+		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return all, err
+}

@@ -234,7 +234,7 @@ func (n *Networks) addressOf(device string) (netip.Prefix, bool) {
 	if err != nil {
 		return netip.Prefix{}, false
 	}
-	addrs, err := n.links.AddrList(link, unix.AF_INET)
+	addrs, err := dumped(func() ([]netlink.Addr, error) { return n.links.AddrList(link, unix.AF_INET) })
 	if err != nil || len(addrs) == 0 {
 		return netip.Prefix{}, false
 	}

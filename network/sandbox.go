@@ -276,7 +276,7 @@ func (n *Networks) sweep() error {
 			failed = append(failed, unpin(filepath.Join(n.netnsDir(), e.Name())))
 		}
 	}
-	links, err := n.links.LinkList()
+	links, err := dumped(n.links.LinkList)
 	if err != nil {
 		return errors.Join(append(failed, fmt.Errorf("list links: %w", err))...)
 	}

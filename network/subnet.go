@@ -67,7 +67,7 @@ func routed(h *netlink.Handle, device string) ([]netip.Prefix, error) {
 	if link, err := h.LinkByName(device); err == nil {
 		own = link.Attrs().Index
 	}
-	routes, err := h.RouteList(nil, unix.AF_INET)
+	routes, err := dumped(func() ([]netlink.Route, error) { return h.RouteList(nil, unix.AF_INET) })
 	if err != nil {
 		return nil, fmt.Errorf("list routes of the host: %w", err)
 	}
