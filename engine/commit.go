@@ -89,17 +89,15 @@ func (c *containers) commit(ctx context.Context, k *ctr, wish commitWish) (_ dig
 		return "", err
 	}
 	defer done()
-	if wish.pause && k.live() != nil && !rec.State.Paused {
-		if _, err := c.ctrd.Tasks.Pause(ctx, &tasksapi.PauseTaskRequest{ContainerID: k.id}); err != nil {
-			return "", fmt.Errorf("pause container %s: %w", k.id, err)
+	hold := wish.pause && k.live() != nil && !rec.State.Paused
+	if hold {
+		if err := c.holdStill(ctx, k); err != nil {
+			return "", err
 		}
 	}
 	layer, diffID, err := c.diff(ctx, k)
-	if wish.pause && k.live() != nil && !rec.State.Paused {
-		_, rerr := c.ctrd.Tasks.Resume(ctx, &tasksapi.ResumeTaskRequest{ContainerID: k.id})
-		if rerr != nil && !errdefs.IsNotFound(rerr) {
-			err = errors.Join(err, fmt.Errorf("unpause container %s: %w", k.id, rerr))
-		}
+	if hold {
+		err = errors.Join(err, c.letGo(ctx, k))
 	}
 	if err != nil {
 		return "", fmt.Errorf("commit container %s: %w", k.id, err)
@@ -108,6 +106,31 @@ func (c *containers) commit(ctx context.Context, k *ctr, wish commitWish) (_ dig
 		base: base, config: config, platform: base.Image.Platform,
 		comment: wish.comment, author: wish.author, by: strings.Join(cfg.Cmd, " "), named: wish.named,
 	})
+}
+
+// holdStill stops the container where it is. That is on disk before it is done: an
+// engine that dies meanwhile does not leave it so.
+func (c *containers) holdStill(ctx context.Context, k *ctr) error {
+	k.edit(func(r *record) { r.State.Held = true })
+	if err := c.persist(ctx, k, nil); err != nil {
+		return err
+	}
+	if _, err := c.ctrd.Tasks.Pause(ctx, &tasksapi.PauseTaskRequest{ContainerID: k.id}); err != nil {
+		k.edit(func(r *record) { r.State.Held = false })
+		return fmt.Errorf("pause container %s: %w", k.id, err)
+	}
+	return nil
+}
+
+// letGo is the end of holdStill, also where the container has ended or is on again.
+func (c *containers) letGo(ctx context.Context, k *ctr) error {
+	_, err := c.ctrd.Tasks.Resume(context.WithoutCancel(ctx), &tasksapi.ResumeTaskRequest{ContainerID: k.id})
+	k.edit(func(r *record) { r.State.Held = false })
+	c.persistSoon(k)
+	if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsFailedPrecondition(err) {
+		return fmt.Errorf("unpause container %s: %w", k.id, err)
+	}
+	return nil
 }
 
 // diff makes a layer of what k wrote, and finds the digest that it has without

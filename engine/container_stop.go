@@ -155,10 +155,8 @@ func (c *containers) stop(ctx context.Context, k *ctr, how stopping) error {
 	if err := c.signal(ctx, k, how.signal); err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
-	if k.snapshot().State.Paused {
-		if err := c.resume(ctx, k); err != nil {
-			return err
-		}
+	if err := c.thaw(ctx, k); err != nil {
+		return err
 	}
 	if how.time >= 0 {
 		timer := time.NewTimer(how.time)
@@ -183,10 +181,8 @@ func (c *containers) killNow(ctx context.Context, k *ctr, r *run) error {
 	if err := c.signal(ctx, k, unix.SIGKILL); err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
-	if k.snapshot().State.Paused {
-		if err := c.resume(ctx, k); err != nil {
-			return err
-		}
+	if err := c.thaw(ctx, k); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, killTime)
 	defer cancel()
@@ -194,6 +190,19 @@ func (c *containers) killNow(ctx context.Context, k *ctr, r *run) error {
 		return fmt.Errorf("tried to kill container, but did not receive an exit event within %s: container %s, PID %d", killTime, k.id, r.pid)
 	}
 	return nil
+}
+
+// thaw lets a paused container act on a signal. Some shims have thawed it
+// themselves by now, and it may have ended.
+func (c *containers) thaw(ctx context.Context, k *ctr) error {
+	if !k.snapshot().State.Paused {
+		return nil
+	}
+	err := c.resume(ctx, k)
+	if errdefs.IsFailedPrecondition(err) || errdefs.IsNotFound(err) || errdefs.IsUnavailable(err) {
+		return nil
+	}
+	return err
 }
 
 // signal sends sig to the container's first process.

@@ -114,6 +114,9 @@ func New(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	if err := e.containers.restore(ctx); err != nil {
 		return nil, err
 	}
+	if err := e.images.sweepLeases(ctx); err != nil {
+		return nil, err
+	}
 	return e, nil
 }
 

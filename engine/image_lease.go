@@ -6,21 +6,33 @@ import (
 	"time"
 
 	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
+	"github.com/containerd/errdefs"
 
 	"github.com/gantryd/gantry/engine/internal/ctrd"
 )
 
-// leaseTime is how long what a killed engine left half pulled is kept: a pull
-// that is begun again goes on where it was cut off.
-const leaseTime = 24 * time.Hour
+const (
+	// leaseTime is how long what a killed engine left half pulled is kept: a pull
+	// that is begun again goes on where it was cut off.
+	leaseTime = 24 * time.Hour
+	// onceLabel is on the leases of what is not taken up again: the next engine
+	// deletes them.
+	onceLabel = "gantry.engine/once"
+)
 
 // lease keeps containerd's garbage collection off what is made under the context
-// that it gives, until done.
+// that it gives, until done or until the engine has died.
 func (i *images) lease(ctx context.Context) (leased context.Context, done func(), err error) {
-	resp, err := i.ctrd.Leases.Create(ctx, &leasesapi.CreateRequest{
-		ID:     fmt.Sprintf("gantry-%d", time.Now().UnixNano()),
-		Labels: map[string]string{"containerd.io/gc.expire": time.Now().Add(leaseTime).UTC().Format(time.RFC3339)},
-	})
+	return i.leaseWith(ctx, map[string]string{onceLabel: "true"})
+}
+
+// pullLease is lease for what a pull may take up again.
+func (i *images) pullLease(ctx context.Context) (leased context.Context, done func(), err error) {
+	return i.leaseWith(ctx, map[string]string{"containerd.io/gc.expire": time.Now().Add(leaseTime).UTC().Format(time.RFC3339)})
+}
+
+func (i *images) leaseWith(ctx context.Context, labels map[string]string) (leased context.Context, done func(), err error) {
+	resp, err := i.ctrd.Leases.Create(ctx, &leasesapi.CreateRequest{ID: fmt.Sprintf("gantry-%d", time.Now().UnixNano()), Labels: labels})
 	if err != nil {
 		return nil, nil, fmt.Errorf("lease: %w", err)
 	}
@@ -30,4 +42,18 @@ func (i *images) lease(ctx context.Context) (leased context.Context, done func()
 			i.cfg.Log.Warn("delete lease", "id", resp.Lease.ID, "err", err)
 		}
 	}, nil
+}
+
+// sweepLeases deletes the leases of an engine that was killed.
+func (i *images) sweepLeases(ctx context.Context) error {
+	resp, err := i.ctrd.Leases.List(ctx, &leasesapi.ListRequest{Filters: []string{`labels."` + onceLabel + `"==true`}})
+	if err != nil {
+		return fmt.Errorf("list leases: %w", err)
+	}
+	for _, l := range resp.Leases {
+		if _, err := i.ctrd.Leases.Delete(ctx, &leasesapi.DeleteRequest{ID: l.ID}); err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("delete lease %s: %w", l.ID, err)
+		}
+	}
+	return nil
 }

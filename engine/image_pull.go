@@ -189,7 +189,7 @@ func (i *images) pullTold(ctx context.Context, out *messages, named reference.Na
 // pull fetches named and unpacks it, by whoever can do it best: a containerd with
 // a Transfer service itself, else the same work is done here over its stores.
 func (i *images) pull(ctx context.Context, named reference.Named, platform *ocispec.Platform, auth registryapi.AuthConfig, tell func(image.Progress)) (img image.Image, isNew bool, err error) {
-	ctx, done, err := i.lease(ctx)
+	ctx, done, err := i.pullLease(ctx)
 	if err != nil {
 		return image.Image{}, false, err
 	}

@@ -54,6 +54,8 @@ type state struct {
 	Error        string    `json:",omitempty"`
 	OOMKilled    bool      `json:",omitempty"`
 	RestartCount int       `json:",omitempty"`
+	// Held says that a commit holds it still: an engine that finds it so lets it go on.
+	Held bool `json:",omitempty"`
 	// Stopped says that a user stopped it, so that unless-stopped leaves it so.
 	Stopped bool `json:",omitempty"`
 	Dead    bool `json:",omitempty"`

@@ -204,6 +204,9 @@ func runsNow(s task.Status) bool {
 // adopt goes on watching a task that runs.
 func (c *containers) adopt(k *ctr, t *task.Process) {
 	r := c.adoptRun(k, t)
+	if k.snapshot().State.Held {
+		c.goroutine(func(ctx context.Context) { c.endHold(ctx, k) })
+	}
 	c.goroutine(func(ctx context.Context) { c.watch(ctx, k, r) })
 	c.probe(k, r)
 }
@@ -231,6 +234,15 @@ func (c *containers) adoptRun(k *ctr, t *task.Process) *run {
 	}
 	k.run = r
 	return r
+}
+
+// endHold lets a container go on that a commit held when the engine was killed.
+func (c *containers) endHold(ctx context.Context, k *ctr) {
+	if err := c.letGo(ctx, k); err != nil {
+		c.cfg.Log.Warn("container is left paused", "container", k.id, "err", err)
+		return
+	}
+	k.edit(func(r *record) { r.State.Paused = false })
 }
 
 // finishRemoval ends what a removal, or a start of a container that is removed at
