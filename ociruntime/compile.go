@@ -60,8 +60,8 @@ func Compile(spec *specs.Spec, f Facts) (*Plan, error) {
 		c.namespaces,
 		c.mounts,
 		c.devices,
-		c.sysctls,
 		c.runtimeHooks,
+		c.sysctls, // of network devices, too, which the parent brings
 		c.enterRoot,
 		c.hidePaths,
 		c.names,
@@ -263,12 +263,14 @@ func (c *compiler) has(t specs.LinuxNamespaceType) bool {
 }
 
 // runtimeHooks lets the parent run the hooks that want the mounts made and the
-// host's root still there (runtime-spec, "Lifecycle": before pivot_root).
+// host's root still there (runtime-spec, "Lifecycle": before pivot_root), and
+// bring the network devices that they may look for.
 func (c *compiler) runtimeHooks() error {
-	if !waitsForHooks(c.spec.Hooks) {
+	c.tellNetDevices()
+	if !waitsForParent(c.spec) {
 		return nil
 	}
-	c.stage("wait for the hooks", "")
+	c.stage("wait for the parent", "")
 	c.tell(statusNamespaces)
 	c.await()
 	return nil

@@ -195,8 +195,11 @@ func (c *Container) launch(ctx context.Context, o CreateOptions) (err error) {
 // see waits for the child, step by step, and does meanwhile what it waits for.
 func (c *Container) see(ctx context.Context, child *child, t *talk) error {
 	defer t.cancelWith(ctx)()
-	if waitsForHooks(c.spec.Hooks) {
+	if waitsForParent(c.spec) {
 		if err := child.await(t.status, statusNamespaces); err != nil {
+			return err
+		}
+		if err := child.moveNetDevices(c.spec.Linux); err != nil {
 			return err
 		}
 		if err := c.createHooks(ctx, child); err != nil {

@@ -16,17 +16,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// waitsForHooks says whether the child waits while its mounts are made and the
-// host's root is still there (runtime-spec, "Lifecycle": before pivot_root).
-func waitsForHooks(h *specs.Hooks) bool {
+// waitsForParent says whether the child waits when its mounts are made and the
+// host's root is still there, for hooks (runtime-spec, "Lifecycle": before
+// pivot_root) or network devices.
+func waitsForParent(s *specs.Spec) bool {
+	h := s.Hooks
 	//lint:ignore SA1019 prestart is deprecated, and used.
-	return h != nil && len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer) > 0
+	return h != nil && len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer) > 0 || len(s.Linux.NetDevices) > 0
 }
 
 // createHooks runs the hooks of create: those of the caller's namespaces, then
 // those of the container's, whose root is still the host's.
 func (c *Container) createHooks(ctx context.Context, child *child) error {
 	h, st := c.rec.Hooks, c.rec.State
+	if h == nil {
+		return nil
+	}
 	st.Pid, st.Status = child.pid, Creating
 	own := hookRunner{reap: c.reap}
 	//lint:ignore SA1019 prestart is deprecated, and used.

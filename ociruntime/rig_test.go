@@ -119,7 +119,7 @@ func busyboxRootfs(dir string) error {
 	if err := os.WriteFile(filepath.Join(dir, "bin/busybox"), program, 0o755); err != nil {
 		return err
 	}
-	for _, name := range []string{"sh", "true", "false", "cat", "ls", "sleep", "wc", "cut", "tr", "umount", "pwd", "id", "echo", "mount", "hostname", "stat", "chmod", "dd", "grep", "readlink", "tty", "env", "kill", "ps", "touch", "head", "tail"} {
+	for _, name := range []string{"sh", "true", "false", "cat", "ls", "sleep", "wc", "cut", "tr", "umount", "pwd", "id", "echo", "mount", "hostname", "stat", "ip", "chmod", "dd", "grep", "readlink", "tty", "env", "kill", "ps", "touch", "head", "tail"} {
 		if err := os.Symlink("busybox", filepath.Join(dir, "bin", name)); err != nil {
 			return err
 		}

@@ -76,6 +76,9 @@ func validateLinux(s *specs.Spec) error {
 			return fmt.Errorf("linux.maskedPaths, readonlyPaths: %q is not absolute", list[i])
 		}
 	}
+	if err := validateNetDevices(s.Linux); err != nil {
+		return err
+	}
 	return validateUnsupported(s.Linux)
 }
 
@@ -84,8 +87,6 @@ func validateUnsupported(l *specs.Linux) error {
 	switch {
 	case l.IntelRdt != nil:
 		return errors.New("linux.intelRdt is not supported")
-	case len(l.NetDevices) > 0:
-		return errors.New("linux.netDevices is not supported")
 	}
 	return nil
 }
