@@ -89,14 +89,14 @@ func (c *containers) commit(ctx context.Context, k *ctr, wish commitWish) (_ dig
 		return "", err
 	}
 	defer done()
-	hold := wish.pause && k.live() != nil && !rec.State.Paused
-	if hold {
-		if err := c.holdStill(ctx, k); err != nil {
+	held := false
+	if wish.pause && k.live() != nil && !rec.State.Paused {
+		if held, err = c.holdStill(ctx, k); err != nil {
 			return "", err
 		}
 	}
 	layer, diffID, err := c.diff(ctx, k)
-	if hold {
+	if held {
 		err = errors.Join(err, c.letGo(ctx, k))
 	}
 	if err != nil {
@@ -108,18 +108,22 @@ func (c *containers) commit(ctx context.Context, k *ctr, wish commitWish) (_ dig
 	})
 }
 
-// holdStill stops the container where it is. That is on disk before it is done: an
-// engine that dies meanwhile does not leave it so.
-func (c *containers) holdStill(ctx context.Context, k *ctr) error {
+// holdStill stops the container where it is, unless it has ended. That is on disk
+// before it is done: an engine that dies meanwhile does not leave it so.
+func (c *containers) holdStill(ctx context.Context, k *ctr) (held bool, err error) {
 	k.edit(func(r *record) { r.State.Held = true })
 	if err := c.persist(ctx, k, nil); err != nil {
-		return err
+		return false, err
 	}
-	if _, err := c.ctrd.Tasks.Pause(ctx, &tasksapi.PauseTaskRequest{ContainerID: k.id}); err != nil {
-		k.edit(func(r *record) { r.State.Held = false })
-		return fmt.Errorf("pause container %s: %w", k.id, err)
+	_, err = c.ctrd.Tasks.Pause(ctx, &tasksapi.PauseTaskRequest{ContainerID: k.id})
+	if err == nil {
+		return true, nil
 	}
-	return nil
+	k.edit(func(r *record) { r.State.Held = false })
+	if errdefs.IsNotFound(err) || errdefs.IsFailedPrecondition(err) || errdefs.IsUnavailable(err) {
+		return false, nil // it ended, or a user paused it
+	}
+	return false, fmt.Errorf("pause container %s: %w", k.id, err)
 }
 
 // letGo is the end of holdStill, also where the container has ended or is on again.

@@ -169,7 +169,7 @@ func (c *containers) resumeLife(f *found) {
 		c.goroutine(func(ctx context.Context) {
 			c.ended(ctx, k, r, int(f.task.ExitStatus), f.task.ExitedAt.AsTime())
 		})
-	case rec.State.Phase == running:
+	case rec.State.Phase == running && !rec.HostConfig.AutoRemove: // else its end was told, and its removal cut off
 		// Its task is gone without a trace: the machine was rebooted, or somebody
 		// deleted it.
 		r := c.adoptRun(k, nil)
