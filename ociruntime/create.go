@@ -111,6 +111,13 @@ func (c *Container) look(o CreateOptions) (Facts, error) {
 		Namespaces: namespaceFlags(c.spec.Linux),
 		Hooks:      c.spec.Hooks,
 	}
+	if r := c.spec.Linux.IntelRdt; r != nil {
+		root, err := findResctrl()
+		if err != nil {
+			return Facts{}, err
+		}
+		c.rec.RDT = groupsOf(root, o.ID, r)
+	}
 	return facts, nil
 }
 
@@ -178,6 +185,12 @@ func (c *Container) launch(ctx context.Context, o CreateOptions) (err error) {
 	}
 	if err := c.seat.leave(); err != nil {
 		return err
+	}
+	if r := c.spec.Linux.IntelRdt; r != nil {
+		if err := c.rec.RDT.join(r, child.pid); err != nil {
+			return err
+		}
+		defer errs.Undo(&err, c.rec.RDT.remove)
 	}
 	if c.Console, err = talk.terminal(); err != nil {
 		return err

@@ -38,7 +38,8 @@ type record struct {
 	StartTime  uint64            `json:"startTime"` // of the process, in ticks since boot: guards against a reused pid
 	Cgroups    map[string]string `json:"cgroups,omitempty"`
 	Unit       string            `json:"unit,omitempty"` // systemd's, with that cgroup driver
-	Namespaces uint64            `json:"namespaces"`     // CLONE_NEW* that are not the creator's own
+	RDT        rdt               `json:"rdt,omitzero"`
+	Namespaces uint64            `json:"namespaces"` // CLONE_NEW* that are not the creator's own
 	Hooks      *specs.Hooks      `json:"hooks,omitempty"`
 }
 

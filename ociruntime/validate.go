@@ -79,16 +79,7 @@ func validateLinux(s *specs.Spec) error {
 	if err := validateNetDevices(s.Linux); err != nil {
 		return err
 	}
-	return validateUnsupported(s.Linux)
-}
-
-// validateUnsupported names the fields that are read and cannot be obeyed.
-func validateUnsupported(l *specs.Linux) error {
-	switch {
-	case l.IntelRdt != nil:
-		return errors.New("linux.intelRdt is not supported")
-	}
-	return nil
+	return validateIntelRdt(s.Linux.IntelRdt)
 }
 
 func validateMounts(s *specs.Spec) error {
