@@ -267,6 +267,9 @@ func (c *compiler) has(t specs.LinuxNamespaceType) bool {
 // bring the network devices that they may look for.
 func (c *compiler) runtimeHooks() error {
 	c.tellNetDevices()
+	if r := c.linux.IntelRdt; r != nil {
+		c.aside("joins class of service %q with %q", groupsOf("", c.ID, r).Class, schemata(r))
+	}
 	if !waitsForParent(c.spec) {
 		return nil
 	}
@@ -277,9 +280,6 @@ func (c *compiler) runtimeHooks() error {
 }
 
 // tell writes a word to the status fifo.
-	if r := c.linux.IntelRdt; r != nil {
-		c.aside("joins class of service %q with %q", groupsOf("", c.ID, r).Class, schemata(r))
-	}
 func (c *compiler) tell(word uint64) {
 	c.call("write", c.status, words(fmt.Sprintf("{%d 0}", word), word, 0), num(16))
 }

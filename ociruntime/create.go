@@ -183,14 +183,14 @@ func (c *Container) launch(ctx context.Context, o CreateOptions) (err error) {
 	if err := c.see(ctx, child, talk); err != nil {
 		return err
 	}
-	if err := c.seat.leave(); err != nil {
-		return err
-	}
 	if r := c.spec.Linux.IntelRdt; r != nil {
 		if err := c.rec.RDT.join(r, child.pid); err != nil {
 			return err
 		}
 		defer errs.Undo(&err, c.rec.RDT.remove)
+	}
+	if err := c.seat.leave(); err != nil {
+		return err
 	}
 	if c.Console, err = talk.terminal(); err != nil {
 		return err
