@@ -38,7 +38,8 @@ type Facts struct {
 	ExtraFiles   int
 	NoPivot      bool
 	NoNewKeyring bool
-	Rootless     bool
+	Rootless     bool // the parent is an ordinary user, and may not copy mounts
+	HelpersMap   bool // newuidmap and newgidmap map the new user namespace
 }
 
 // CgroupMount is one hierarchy, as a mount of type cgroup shows it.
@@ -71,6 +72,11 @@ func Compile(spec *specs.Spec, f Facts) (*Plan, error) {
 		c.launch,
 	} {
 		if err := part(); err != nil {
+			return nil, err
+		}
+	}
+	if c.Rootless {
+		if err := c.openInside(); err != nil {
 			return nil, err
 		}
 	}
@@ -141,7 +147,7 @@ func (c *compiler) namespaces() error {
 	c.joinCgroups()
 	for _, ns := range c.linux.Namespaces {
 		switch {
-		case ns.Path != "":
+		case c.joins(ns):
 		case ns.Type == specs.CgroupNamespace, ns.Type == specs.TimeNamespace:
 		default:
 			c.plan.Clone |= cloneFlag[ns.Type]
@@ -178,25 +184,29 @@ func (c *compiler) joinCgroups() {
 }
 
 // joinNamespaces joins those that are given by path, the user namespace last: it
-// has no rights over the others, which the caller may have. What is to be new
+// has no rights over the others, which root has. An ordinary user has them only
+// by the user namespace, and joins it first. What is to be new
 // is made in a joined user namespace, as its owner; and of a pid namespace that
 // is joined only children are part. Both take one more fork.
 func (c *compiler) joinNamespaces() error {
 	var joined uint64
-	byPath := slices.DeleteFunc(slices.Clone(c.linux.Namespaces), func(n specs.LinuxNamespace) bool { return n.Path == "" })
+	byPath := slices.DeleteFunc(slices.Clone(c.linux.Namespaces), func(n specs.LinuxNamespace) bool { return !c.joins(n) })
 	slices.SortStableFunc(byPath, func(a, b specs.LinuxNamespace) int {
 		user := func(n specs.LinuxNamespace) int {
-			if n.Type == specs.UserNamespace {
-				return 1
+			switch {
+			case n.Type != specs.UserNamespace:
+				return 0
+			case c.Rootless:
+				return -1
 			}
-			return 0
+			return 1
 		}
 		return user(a) - user(b)
 	})
 	for _, ns := range byPath {
 		flag := cloneFlag[ns.Type]
 		joined |= flag
-		fd := c.file(File{Name: string(ns.Type) + " namespace", Call: "open", Path: ns.Path})
+		fd := c.namespaceFile(ns)
 		c.stage("join "+string(ns.Type)+" namespace", ns.Path)
 		c.call("setns", fd, cloneArg(flag))
 	}

@@ -100,7 +100,7 @@ func (c *Container) look(o CreateOptions) (Facts, error) {
 	}
 	facts.ID, facts.NoPivot, facts.NoNewKeyring, facts.ExtraFiles = o.ID, o.NoPivot, o.NoNewKeyring, len(o.ExtraFiles)
 	facts.CgroupJoin, facts.CgroupMounts = c.group.JoinFiles(), cgroupMounts(layout, c.group)
-	facts.Rootless = os.Geteuid() != 0
+	facts.Rootless, facts.HelpersMap = os.Geteuid() != 0, needsHelpers(c.spec.Linux)
 	c.rec = &record{
 		State: State{
 			Version: c.spec.Version, ID: o.ID, Bundle: o.Bundle, Rootfs: facts.Rootfs,
@@ -167,6 +167,9 @@ func (c *Container) launch(ctx context.Context, o CreateOptions) (err error) {
 		plan: c.plan, stdio: [3]*os.File{o.Stdin, o.Stdout, o.Stderr}, extra: o.ExtraFiles,
 		given: talk.theirs, uids: c.spec.Linux.UIDMappings, gids: c.spec.Linux.GIDMappings,
 		reap: o.Reap, trace: c.trace.add,
+	}
+	if err := talk.giveUserNamespace(c.spec.Linux); err != nil {
+		return err
 	}
 	closeGroup, err := l.bornIn(c.group)
 	if err != nil {

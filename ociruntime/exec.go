@@ -115,7 +115,7 @@ func (c *Container) compileExec(spec *specs.Spec, p *specs.Process, o ExecOption
 	if err != nil {
 		return nil, err
 	}
-	f := Facts{ID: c.ID, Rootfs: c.rec.Rootfs, ExtraFiles: len(o.ExtraFiles), CgroupJoin: group.JoinFiles(), NoNewKeyring: true, Rootless: os.Geteuid() != 0}
+	f := Facts{ID: c.ID, Rootfs: c.rec.Rootfs, ExtraFiles: len(o.ExtraFiles), CgroupJoin: group.JoinFiles(), NoNewKeyring: true, Rootless: os.Geteuid() != 0, HelpersMap: needsHelpers(spec.Linux)}
 	f.LastCap, f.Bounding = capabilityFacts(spec)
 	f.NoSELinux = noSELinux()
 	f.Home = c.homeOf(p)

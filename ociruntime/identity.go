@@ -236,7 +236,7 @@ func (c *compiler) enterAgain() {
 }
 
 func (c *compiler) groups(u specs.User) {
-	if c.Rootless && len(u.AdditionalGids) == 0 {
+	if c.Rootless && !c.HelpersMap && len(u.AdditionalGids) == 0 {
 		return // setgroups is denied where an ordinary user wrote the map (user_namespaces(7))
 	}
 	var b []byte

@@ -49,18 +49,22 @@ func (im *idmap) apply(fd int) error {
 // and stopped before it runs anything.
 func userNamespace(uids, gids []specs.LinuxIDMapping) (*os.File, error) {
 	pidfd := -1
-	pid, err := syscall.ForkExec("/proc/self/exe", []string{"gantry-userns"}, &syscall.ProcAttr{Sys: &syscall.SysProcAttr{
-		Cloneflags:  unix.CLONE_NEWUSER,
-		UidMappings: sysMap(uids),
-		GidMappings: sysMap(gids),
-		PidFD:       &pidfd,
-		Ptrace:      true,
-		Pdeathsig:   syscall.SIGKILL,
-	}})
+	attr := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, PidFD: &pidfd, Ptrace: true, Pdeathsig: syscall.SIGKILL}
+	helpers := needsHelpers(&specs.Linux{UIDMappings: uids, GIDMappings: gids})
+	if !helpers {
+		attr.UidMappings, attr.GidMappings = sysMap(uids), sysMap(gids)
+	}
+	pid, err := syscall.ForkExec("/proc/self/exe", []string{"gantry-userns"}, &syscall.ProcAttr{Sys: attr})
 	if err != nil {
 		return nil, fmt.Errorf("make a user namespace: %w", err)
 	}
 	c := &child{pid: pid, pidfd: os.NewFile(uintptr(pidfd), "pidfd")}
-	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", pid))
+	if helpers {
+		err = helpersMap(pid, uids, gids)
+	}
+	var ns *os.File
+	if err == nil {
+		ns, err = os.Open(fmt.Sprintf("/proc/%d/ns/user", pid))
+	}
 	return ns, errors.Join(err, c.kill())
 }

@@ -197,6 +197,8 @@ func (f File) open() (fd int, err error) {
 		return fd, nil
 	case "open_tree":
 		return f.openTree()
+	case later:
+		return unix.Open(os.DevNull, unix.O_PATH|unix.O_CLOEXEC, 0) // it keeps the number
 	}
 	return -1, fmt.Errorf("open %s: nothing is given for it", f.Name)
 }

@@ -2,7 +2,6 @@ package ociruntime
 
 import (
 	"errors"
-	"os"
 	"path/filepath"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -12,8 +11,7 @@ import (
 )
 
 // groupOf names the cgroup of a new container: linux.cgroupsPath, and without
-// one the container's id at the root of each hierarchy. An ordinary user has
-// only what is below the own group.
+// one the container's id at the root of each hierarchy.
 func (c *Container) groupOf(l *cgroup.Layout, o CreateOptions) (g *cgroup.Group, err error) {
 	if o.SystemdCgroup {
 		if c.scope, err = scopeName(c.spec, o.ID); err != nil {
@@ -23,8 +21,8 @@ func (c *Container) groupOf(l *cgroup.Layout, o CreateOptions) (g *cgroup.Group,
 	}
 	path := c.spec.Linux.CgroupsPath
 	switch {
-	case path == "" && os.Geteuid() != 0:
-		path = o.ID
+	case path == "" && o.Rootless:
+		return permittedGroup(l, o.ID)
 	case path == "":
 		path = "/" + o.ID
 	}

@@ -17,7 +17,7 @@ func (c *compiler) mounts() error {
 	if !c.has(specs.MountNamespace) {
 		return fmt.Errorf("linux.namespaces: a container without a mount namespace is not supported")
 	}
-	c.stage("keep mounts from the host", "/")
+	c.stage(privateMounts, "/")
 	c.call("mount", null(), str("/"), null(), named(unix.MS_REC|unix.MS_SLAVE, "MS_REC|MS_SLAVE"), null())
 
 	c.root = c.file(File{
@@ -40,6 +40,9 @@ func (c *compiler) mounts() error {
 	}
 	return nil
 }
+
+// privateMounts is the name of the first step that changes a mount.
+const privateMounts = "keep mounts from the host"
 
 // treeFlags make a detached copy of a mount.
 const treeFlags = unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC

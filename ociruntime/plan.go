@@ -37,7 +37,7 @@ type home struct {
 // File is a descriptor that the parent opens for the child.
 type File struct {
 	Name string `json:"name"`
-	// Call is "open", "open_tree", or "" for one that the parent has at hand,
+	// Call is "open", "open_tree", "later" where the child opens it, or "" for one that the parent has at hand,
 	// whose Name is then all that is said of it.
 	Call  string     `json:"call,omitempty"`
 	Path  string     `json:"path,omitempty"`

@@ -42,6 +42,7 @@ func commands() []command {
 type session struct {
 	root          string
 	systemdCgroup bool
+	rootless      bool
 	log           *slog.Logger
 	logFile       bool // the log is a file: errors are told on stderr too
 
@@ -115,6 +116,7 @@ func (s *session) globals(f *flags) (open func() error) {
 		if *manager != "cgroupfs" && *manager != "systemd" {
 			return fmt.Errorf("--cgroup-manager %q: cgroupfs and systemd are understood", *manager)
 		}
+		s.rootless = *rootless == "true" || *rootless == "1" || *rootless == "auto" && ociruntime.Restricted()
 		s.systemdCgroup = *systemd || *manager == "systemd"
 		s.root = *root
 		if s.root == "" {

@@ -233,6 +233,9 @@ func (g *Group) JoinFiles() []string {
 
 // Pids are the processes of the group and of those below it.
 func (g *Group) Pids() ([]int, error) {
+	if len(g.Dirs) == 0 {
+		return nil, errors.New("the container has no cgroup of its own")
+	}
 	dir, ok := g.Of("freezer")
 	if !ok {
 		if dir, ok = g.Unified(); !ok || !g.V2Only() {

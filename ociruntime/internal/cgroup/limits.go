@@ -67,7 +67,7 @@ func (g *Group) set(s setting) error {
 			if s.optional {
 				return nil
 			}
-			return fmt.Errorf("linux.resources.%s: this machine has no %s controller", s.field, s.controller)
+			return fmt.Errorf("linux.resources.%s: there is no %s cgroup here, or none that this user may make", s.field, s.controller)
 		}
 	}
 	if !ok {

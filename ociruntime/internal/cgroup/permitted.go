@@ -1,0 +1,40 @@
+package cgroup
+
+import (
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Permitted is g in the hierarchies where this process may make it, and may put
+// a process of its own group into it.
+func (l *Layout) Permitted(g *Group) *Group {
+	p := &Group{}
+	for _, d := range g.Dirs {
+		dir := d.Path
+		for dir != d.Mount && unix.Access(dir, unix.F_OK) != nil {
+			dir = filepath.Dir(dir)
+		}
+		if unix.Access(dir, unix.W_OK) != nil || d.V2 && !l.mayMove(d) {
+			continue
+		}
+		p.Dirs = append(p.Dirs, d)
+	}
+	return p
+}
+
+// mayMove says whether a process can be moved from the own group to d: who does
+// must be able to write to cgroup.procs of the group that both lie in (cgroup v2,
+// "Delegation Containment").
+func (l *Layout) mayMove(d Dir) bool {
+	rel, err := filepath.Rel(d.Root, l.own[""])
+	if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
+		return false
+	}
+	common := filepath.Join(d.Mount, rel)
+	for common != d.Mount && common != d.Path && !strings.HasPrefix(d.Path, common+"/") {
+		common = filepath.Dir(common)
+	}
+	return unix.Access(filepath.Join(common, "cgroup.procs"), unix.W_OK) == nil
+}
