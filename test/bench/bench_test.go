@@ -2,269 +2,161 @@ package bench
 
 import (
 	"fmt"
-	"os/exec"
-	"path/filepath"
+	"os"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/gantryd/gantry/test/rig"
 )
 
 // BenchmarkAgainstTheStockStack writes docs/benchmarks.md.
 func BenchmarkAgainstTheStockStack(b *testing.B) {
-	w, r := newWorld(b), &report{}
+	start, r := time.Now(), &report{}
+	w := newWorld(b, r)
 	for _, c := range []struct {
 		title   string
 		measure func(*world, *report, testing.TB, string)
 	}{
+		{"Idle daemons", (*world).idle},
+		{"Start `true` in a container, whole", (*world).run},
+		{"exec of `true`", (*world).exec},
 		{"The runtime alone: run", (*world).runtimeRun},
 		{"The runtime alone: create, start, kill, delete", (*world).runtimeLife},
-		{"Start `true` with the default bridge network", (*world).runBridge},
-		{"Start `true` with no network, against the bare runtimes too", (*world).runAlone},
-		{"exec", (*world).exec},
 		{"The command line alone: version", (*world).version},
+		{"Lifecycle under the same ctr: run", (*world).lifecycleRun},
 		{"Pull and unpack an image of 300 MB from a registry on loopback", (*world).pull},
-		{"Many containers, 8 started at a time, and their memory", (*world).crowd},
+		{"A crowd of containers, 8 started at a time", (*world).crowd},
 	} {
 		if *only == "" || strings.Contains(c.title, *only) {
-			b.Log(c.title)
+			fmt.Fprintf(os.Stderr, "%3.0f s: %s\n", time.Since(start).Seconds(), c.title)
 			c.measure(w, r, b, c.title)
 		}
 	}
-	r.write(b, *reportFile)
+	r.write(b, *reportFile, time.Since(start))
 }
 
-func (w *world) runtimeRun(r *report, tb testing.TB, title string) {
-	run := func(name, program, bundle string) contender {
-		return sh(name, program, "--root", filepath.Join(w.gantryd.Dir, "rt"), "run", "--bundle", bundle, "bench")
-	}
-	r.chapter(tb, title+", docker's seccomp profile", interleave(tb, *runs,
-		run("gantry-runtime run", w.runtime, w.bundle),
-		run("runc run", rig.Peer(tb, "runc"), w.bundle),
-		run("crun run", rig.Peer(tb, "crun"), w.bundle),
-	), bound{"crun run", "wall", 0.40, 0.25}, bound{"runc run", "wall", 0.30, 0.18})
-	r.chapter(tb, title+", no seccomp", interleave(tb, *runs,
-		run("gantry-runtime run", w.runtime, w.plain),
-		run("runc run", rig.Peer(tb, "runc"), w.plain),
-		run("crun run", rig.Peer(tb, "crun"), w.plain),
-	))
+// idle reads what daemons hold that have an image, ran a container, and have
+// nothing to do.
+func (w *world) idle(r *report, tb testing.TB, title string) {
+	name := names()
+	w.gantry.do(tb, "run", "--rm", busybox, "true")
+	w.docker.do(tb, "run", "--rm", busybox, "true")
+	w.ctrOurs.do(tb, "run", "--rm", "--runtime", "io.containerd.gantry.v2", ctrImage, name(), "true")
+	w.ctr.do(tb, "run", "--rm", ctrImage, name(), "true")
+	w.newCtr.do(tb, "run", "--rm", ctrImage, name(), "true")
+	time.Sleep(10 * time.Second)
+	ours, docker := resident(tb, w.ourDaemons...), resident(tb, w.dockerDaemons...)
+	life, old, current := resident(tb, w.lifecycle.Cmd.Process.Pid), resident(tb, w.containerd.Cmd.Process.Pid), resident(tb, w.current.Cmd.Process.Pid)
+	r.row("\n## %s\n\nWith one image, ten seconds after a container ran.\n", title)
+	r.row("| | RSS MB |\n| --- | --: |")
+	r.row("| gantryd | %.1f |\n| dockerd with its containerd | %.1f |", ours, docker)
+	r.row("| gantryd --roles lifecycle | %.1f |\n| containerd, Debian's | %.1f |\n| containerd, current | %.1f |", life, old, current)
+	r.verdict("idle gantryd, RSS", "dockerd and its containerd", "MB", ours, docker, 0.5, 0.3)
+	r.verdict("idle lifecycle, RSS", "containerd, Debian's", "MB", life, old, 0.5, 0.3)
+	r.verdict("idle lifecycle, RSS", "containerd, current", "MB", life, current, 0.5, 0.3)
 }
 
-func (w *world) runtimeLife(r *report, tb testing.TB, title string) {
-	sleeper := w.sleeper(tb) // a program that ends by itself might be gone before the kill
-	life := func(name, program string) contender {
-		root := []string{"--root", filepath.Join(w.gantryd.Dir, "rt")}
-		return contender{name, func(tb testing.TB) {
-			for _, step := range [][]string{{"create", "--bundle", sleeper}, {"start"}, {"kill"}, {"delete", "--force"}} {
-				args := append(append(root[:2:2], step...), "bench")
-				if step[0] == "kill" {
-					args = append(args, "KILL")
-				}
-				quiet(tb, program, args...)
-			}
-		}}
-	}
-	r.chapter(tb, title, interleave(tb, *runs,
-		life("gantry-runtime", w.runtime), life("runc", rig.Peer(tb, "runc")), life("crun", rig.Peer(tb, "crun")),
-	), bound{"crun", "wall", 0.45, 0.30}, bound{"runc", "wall", 0.35, 0.20})
-}
-
-func (w *world) runBridge(r *report, tb testing.TB, title string) {
-	r.chapter(tb, title, interleave(tb, *runs, w.gantryRun(busybox, "true"), w.dockerRun(busybox, "true"), w.podmanRun(busybox, "true")),
-		bound{"docker run --rm", "wall", 0.08, 0.04}, bound{"docker run --rm", "CPU", 0.10, 0.05})
-}
-
-func (w *world) runAlone(r *report, tb testing.TB, title string) {
-	none := []string{"--network", "none", busybox, "true"}
-	root := filepath.Join(w.gantryd.Dir, "rt")
-	var n atomic.Int64
-	r.chapter(tb, title, interleave(tb, *runs,
-		w.gantryRun(none...), w.dockerRun(none...), w.podmanRun(none...),
-		contender{"ctr run --rm", func(tb testing.TB) {
-			rig.Must(tb, rig.Ctr(tb, w.host, w.ctr.Address, "default", "run", "--rm", "docker.io/library/"+busybox, fmt.Sprintf("b%d", n.Add(1)), "true"))
-		}},
-		sh("runc run", rig.Peer(tb, "runc"), "--root", root, "run", "--bundle", w.bundle, "bench"),
-		sh("crun run", rig.Peer(tb, "crun"), "--root", root, "run", "--bundle", w.bundle, "bench"),
-	), bound{"docker run --rm", "wall", 0.08, 0.04}, bound{"runc run", "wall", 0.5, 0.22}, bound{"crun run", "wall", 0.7, 0.35})
+// run is one chapter with both networks, so that all stand in one interleaved run.
+func (w *world) run(r *report, tb testing.TB, title string) {
+	name := names()
+	samples := interleave(tb, *runs,
+		w.gantry.as("gantry run, bridge", "run", "--rm", busybox, "true"),
+		w.docker.as("docker run, bridge", "run", "--rm", busybox, "true"),
+		w.podmanRun("--rm", busybox, "true").as("podman run, bridge"),
+		w.gantry.as("gantry run, no network", "run", "--rm", "--network", "none", busybox, "true"),
+		w.docker.as("docker run, no network", "run", "--rm", "--network", "none", busybox, "true"),
+		w.podmanRun("--rm", "--network", "none", busybox, "true").as("podman run, no network"),
+		contender{name: "ctr run, no network", run: func() error { return w.ctr.try("run", "--rm", ctrImage, name(), "true") }},
+		w.runc.as("runc run", "run", "--bundle", w.bundle, "bench"),
+		w.crun.as("crun run", "run", "--bundle", w.bundle, "bench"),
+	)
+	r.chapter(tb, title+", with the default bridge network", samples,
+		bound{"docker run, bridge", false, 0.08, 0.04}, bound{"docker run, bridge", true, 0.10, 0.05},
+		bound{"runc run", false, 0.5, 0.22}, bound{"crun run", false, 0.7, 0.35})
+	r.chapter(tb, title+", with no network (of the same interleaved run)", samples[3:], bound{"docker run, no network", false, 0.08, 0.04})
 }
 
 func (w *world) exec(r *report, tb testing.TB, title string) {
-	rig.Must(tb, w.gantryd.Gantry(tb, "run", "-d", "--name", "idle", busybox, "sleep", "10000"))
-	rig.Must(tb, w.dockerd.Docker(tb, "run", "-d", "--name", "idle", busybox, "sleep", "10000"))
-	root := filepath.Join(w.gantryd.Dir, "rc")
-	sleeper := w.sleeper(tb)
-	for _, p := range []string{"runc", "crun"} {
-		quiet(tb, rig.Peer(tb, p), "--root", root+p, "run", "--detach", "--bundle", sleeper, "idle"+p)
+	for _, c := range []tool{w.gantry, w.docker} {
+		c.do(tb, "run", "-d", "--name", "idle", busybox, "sleep", "10000")
 	}
-	r.chapter(tb, title, interleave(tb, *runs,
-		sh("gantry exec", w.gantry, "-H", "unix://"+w.gantryd.Socket, "exec", "idle", "true"),
-		sh("docker exec", w.docker, "-H", "unix://"+w.dockerd.Socket, "exec", "idle", "true"),
-		sh("runc exec", rig.Peer(tb, "runc"), "--root", root+"runc", "exec", "idlerunc", "true"),
-		sh("crun exec", rig.Peer(tb, "crun"), "--root", root+"crun", "exec", "idlecrun", "true"),
-	), bound{"docker exec", "wall", 0.25, 0.12}, bound{"crun exec", "wall", 1.0, 0.6})
-	for _, p := range []string{"runc", "crun"} {
-		quiet(tb, rig.Peer(tb, p), "--root", root+p, "delete", "--force", "idle"+p)
+	w.podmanRun("-d", "--name", "idle", busybox, "sleep", "10000").do(tb)
+	w.ctr.do(tb, "run", "-d", ctrImage, "idle", "sleep", "10000")
+	for _, c := range []tool{w.runtime, w.runc, w.crun} {
+		c.do(tb, "run", "--detach", "--bundle", w.sleeper, "idle"+c.base())
 	}
-	rig.Must(tb, w.gantryd.Gantry(tb, "rm", "-f", "idle"))
-	rig.Must(tb, w.dockerd.Docker(tb, "rm", "-f", "idle"))
+	name := names()
+	bare := func(c tool) contender { return c.as(c.base()+" exec", "exec", "idle"+c.base(), "true") }
+	samples := interleave(tb, *runs,
+		w.gantry.as("gantry exec", "exec", "idle", "true"),
+		w.docker.as("docker exec", "exec", "idle", "true"),
+		w.podman.as("podman exec", "exec", "idle", "true"),
+		contender{name: "ctr tasks exec", run: func() error { return w.ctr.try("tasks", "exec", "--exec-id", name(), "idle", "true") }},
+		bare(w.runtime), bare(w.runc), bare(w.crun),
+	)
+	r.chapter(tb, title, samples, bound{"docker exec", false, 0.25, 0.12}, bound{"crun exec", false, 1.0, 0.6})
+	r.chapter(tb, title+", the runtime alone (of the same interleaved run)", samples[4:])
+
+	for _, c := range []tool{w.runtime, w.runc, w.crun} {
+		c.do(tb, "delete", "--force", "idle"+c.base())
+	}
+	w.ctr.do(tb, "tasks", "rm", "-f", "idle")
+	w.ctr.do(tb, "containers", "rm", "idle")
+	for _, c := range []tool{w.gantry, w.docker, w.podman} {
+		c.do(tb, "rm", "-f", "idle")
+	}
 }
 
-// sleeper is the bundle with a program that stays.
-func (w *world) sleeper(tb testing.TB) string {
-	dir := filepath.Join(rig.Dir(tb), "sleeper")
-	rig.Must(tb, exec.Command("sh", "-c", fmt.Sprintf(`mkdir %s && jq '.process.args = ["sleep", "10000"] | .linux.cgroupsPath = null' %s/config.json > %s/config.json`, dir, w.bundle, dir)))
-	return dir
+func (w *world) runtimeRun(r *report, tb testing.TB, title string) {
+	run := func(c tool, bundle string) contender {
+		return c.as(c.base()+" run", "run", "--bundle", bundle, "bench")
+	}
+	r.chapter(tb, title+", docker's seccomp profile", interleave(tb, *runs, run(w.runtime, w.bundle), run(w.runc, w.bundle), run(w.crun, w.bundle)),
+		bound{"crun run", false, 0.40, 0.25}, bound{"runc run", false, 0.30, 0.18})
+	r.chapter(tb, title+", no seccomp", interleave(tb, *runs, run(w.runtime, w.plain), run(w.runc, w.plain), run(w.crun, w.plain)))
+}
+
+func (w *world) runtimeLife(r *report, tb testing.TB, title string) {
+	life := func(c tool) contender { // of a program that stays: another might be gone before the kill
+		return contender{name: c.base() + " create, start, kill, delete", run: func() error {
+			for _, step := range [][]string{{"create", "--bundle", w.sleeper, "bench"}, {"start", "bench"}, {"kill", "bench", "KILL"}, {"delete", "--force", "bench"}} {
+				if err := c.try(step...); err != nil {
+					return err
+				}
+			}
+			return nil
+		}}
+	}
+	r.chapter(tb, title, interleave(tb, *runs, life(w.runtime), life(w.runc), life(w.crun)),
+		bound{"crun create, start, kill, delete", false, 0.45, 0.30}, bound{"runc create, start, kill, delete", false, 0.35, 0.20})
 }
 
 func (w *world) version(r *report, tb testing.TB, title string) {
-	r.chapter(tb, title, interleave(tb, *runs,
-		sh("gantry version", w.gantry, "-H", "unix://"+w.gantryd.Socket, "version"),
-		sh("docker version", w.docker, "-H", "unix://"+w.dockerd.Socket, "version"),
-	), bound{"docker version", "wall", 0.4, 0.25})
+	r.chapter(tb, title, interleave(tb, *runs, w.gantry.as("gantry version", "version"), w.docker.as("docker version", "version")),
+		bound{"docker version", false, 0.4, 0.25})
 }
 
-func (w *world) pull(r *report, tb testing.TB, title string) {
-	ref := w.registry.Push(tb, rig.Big(tb), "big:latest")
-	n := max(5, *runs/6)
-	forget := func(cmd *exec.Cmd) { rig.Must(tb, cmd) }
-	gantry := contender{"gantry pull", func(tb testing.TB) { rig.Must(tb, w.gantryd.Gantry(tb, "pull", "-q", ref)) }}
-	docker := contender{"docker pull", func(tb testing.TB) { rig.Must(tb, w.dockerd.Docker(tb, "pull", "-q", ref)) }}
-	ctr := contender{"ctr images pull", func(tb testing.TB) {
-		rig.Must(tb, rig.Ctr(tb, w.host, w.ctr.Address, "default", "images", "pull", "--plain-http", ref))
-	}}
-	podman := contender{"podman pull", func(tb testing.TB) {
-		quiet(tb, w.podman[0], append(w.podman[1:len(w.podman):len(w.podman)], "pull", "-q", "--tls-verify=false", ref)...)
-	}}
-	// Each run starts without the image; taking it away is not measured.
-	samples := make([]sample, 4)
-	for i := range n + 1 {
-		for j, c := range []contender{gantry, docker, ctr, podman} {
-			s := once(tb, c)
-			samples[j].name = c.name
-			if i > 0 {
-				samples[j].wall, samples[j].cpu = append(samples[j].wall, s.wall[0]), append(samples[j].cpu, s.cpu[0])
-			}
-		}
-		forget(w.gantryd.Gantry(tb, "rmi", ref))
-		forget(w.dockerd.Docker(tb, "rmi", ref))
-		forget(rig.Ctr(tb, w.host, w.ctr.Address, "default", "images", "rm", "--sync", ref))
-		quiet(tb, w.podman[0], append(w.podman[1:len(w.podman):len(w.podman)], "rmi", ref)...)
-		rig.Eventually(tb, 10*time.Second, func() error { return gone(w.gantryd.Dir) })
+// lifecycleRun has the same ctr on both sides; the shim and the runtime are ours on ours.
+func (w *world) lifecycleRun(r *report, tb testing.TB, title string) {
+	name := names()
+	run := func(who string, c tool, flags ...string) contender {
+		return contender{name: who, run: func() error {
+			return c.with("run", "--rm").with(flags...).try(ctrImage, name(), "true")
+		}}
 	}
-	r.chapter(tb, title, samples, bound{"docker pull", "wall", 0.40, 0.25}, bound{"ctr images pull", "wall", 0.45, 0.28})
+	ours := []string{"--runtime", "io.containerd.gantry.v2"}
+	samples := interleave(tb, *runs,
+		run("Debian's ctr on lifecycle", w.ctrOurs, ours...), run("Debian's ctr on Debian's containerd", w.ctr),
+		run("current ctr on lifecycle", w.newCtrOurs, ours...), run("current ctr on current containerd", w.newCtr),
+	)
+	r.chapter(tb, title+", Debian's", samples[:2], bound{"Debian's ctr on Debian's containerd", false, 0.35, 0.35})
+	r.chapter(tb, title+", current", samples[2:], bound{"current ctr on current containerd", false, 0.35, 0.35})
 }
 
-// gone says whether garbage collection has taken the big image's blobs away.
-func gone(dir string) error {
-	out, err := exec.Command("find", filepath.Join(dir, "r/containerd/io.containerd.content.v1.content/blobs"), "-size", "+10M").Output()
-	if err == nil && len(out) > 0 {
-		err = fmt.Errorf("blobs are still there: %s", out)
-	}
-	return err
+// names makes names of containers and execs that no run had before.
+func names() func() string {
+	n := allNames.Add(1000)
+	return func() string { n++; return fmt.Sprintf("b%d", n) }
 }
 
-// crowd starts many containers, 8 at a time, and reads what they hold.
-func (w *world) crowd(r *report, tb testing.TB, title string) {
-	r.row("\n## %s\n\n%d containers of `sleep`, with the default bridge network.\n", title, *many)
-	r.row("| | seconds to start all | CPU ms for each | MemAvailable taken by each, kB | PSS of each shim, kB | daemons, RSS MB before | daemons, PSS MB with all running |")
-	r.row("| --- | --: | --: | --: | --: | --: | --: |")
-	crowds := []struct {
-		name, shim string
-		daemons    []string
-		start      func(tb testing.TB, i int)
-		remove     func(tb testing.TB)
-	}{
-		{
-			"gantry", "containerd-shim-gantry-v2",
-			[]string{"gantryd"},
-			func(tb testing.TB, i int) {
-				quiet(tb, w.gantry, "-H", "unix://"+w.gantryd.Socket, "run", "-d", "--name", fmt.Sprintf("c%d", i), busybox, "sleep", "100000")
-			},
-			func(tb testing.TB) { w.removeAll(tb, w.gantry, w.gantryd.Socket) },
-		},
-		{
-			"docker", "containerd-shim-runc-v2",
-			[]string{"dockerd", "containerd"},
-			func(tb testing.TB, i int) {
-				quiet(tb, w.docker, "-H", "unix://"+w.dockerd.Socket, "run", "-d", "--name", fmt.Sprintf("c%d", i), busybox, "sleep", "100000")
-			},
-			func(tb testing.TB) { w.removeAll(tb, w.docker, w.dockerd.Socket) },
-		},
-		{
-			"ctr, no network", "containerd-shim-runc-v2",
-			nil,
-			func(tb testing.TB, i int) {
-				rig.Must(tb, rig.Ctr(tb, w.host, w.ctr.Address, "default", "run", "-d", "docker.io/library/"+busybox, fmt.Sprintf("c%d", i), "sleep", "100000"))
-			},
-			func(tb testing.TB) {
-				for i := range *many {
-					rig.Run(tb, rig.Ctr(tb, w.host, w.ctr.Address, "default", "task", "rm", "-f", fmt.Sprintf("c%d", i)))
-					rig.Run(tb, rig.Ctr(tb, w.host, w.ctr.Address, "default", "container", "rm", fmt.Sprintf("c%d", i)))
-				}
-			},
-		},
-	}
-	type outcome struct{ wall, mem, pss, idle float64 }
-	got := map[string]outcome{}
-	for _, c := range crowds {
-		idle := 0.0
-		for _, d := range c.daemons {
-			idle += largest(byProgram("Rss", d))
-		}
-		free := memAvailable(tb)
-		cpu, start := usedCPU(tb), time.Now()
-		eightAtATime(*many, func(i int) { c.start(tb, i) })
-		wall, used := time.Since(start).Seconds(), ms(usedCPU(tb)-cpu)/float64(*many)
-		time.Sleep(2 * time.Second)
-		o := outcome{wall, (free - memAvailable(tb)) / float64(*many), median(byProgram("Pss", c.shim)), idle / 1024}
-		busy := 0.0
-		for _, d := range c.daemons {
-			busy += largest(byProgram("Pss", d))
-		}
-		r.row("| %s | %.1f | %.0f | %.0f | %.0f | %.0f | %.0f |", c.name, o.wall, used, o.mem, o.pss, o.idle, busy/1024)
-		got[c.name] = o
-		c.remove(tb)
-	}
-	ours, docker, ctr := got["gantry"], got["docker"], got["ctr, no network"]
-	r.verdict(tb, title, bound{"docker", "seconds to start all", 0.2, 0.1}, ours.wall/docker.wall)
-	r.verdict(tb, title, bound{"ctr", "seconds to start all", 0.4, 0.2}, ours.wall/ctr.wall)
-	r.verdict(tb, title, bound{"1 MB", "PSS of a shim", 1.5, 1.0}, ours.pss/1024)
-	r.verdict(tb, title, bound{"docker", "MemAvailable for each", 0.45, 0.3}, ours.mem/docker.mem)
-	r.verdict(tb, title, bound{"dockerd and containerd", "idle daemon RSS", 0.5, 0.3}, ours.idle/docker.idle)
-}
-
-func (w *world) removeAll(tb testing.TB, cli, socket string) {
-	for i := 0; i < *many; i += 20 {
-		args := []string{"-H", "unix://" + socket, "rm", "-f"}
-		for j := i; j < min(i+20, *many); j++ {
-			args = append(args, fmt.Sprintf("c%d", j))
-		}
-		quiet(tb, cli, args...)
-	}
-}
-
-// largest picks the daemon among processes of its name: docker's own containerd,
-// which is busier than the idle one of the ctr chapter.
-func largest(v []float64) float64 {
-	m := 0.0
-	for _, x := range v {
-		m = max(m, x)
-	}
-	return m
-}
-
-func eightAtATime(n int, do func(int)) {
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
-				do(int(i))
-			}
-		})
-	}
-	wg.Wait()
-}
+var allNames atomic.Int64

@@ -7,5 +7,7 @@
 // measures one chapter a few times and prints what it found.
 //
 // It is a Go benchmark so that a plain 'go test' does not measure. It stands on
-// the rig's ground, in a network namespace of its own.
+// the rig's ground, in a network namespace of its own, and everybody's stores are
+// on one ext4 of its own: what a machine's disk went through before should not
+// tell. Whatever way it ends, the namespaces end with it and nothing is left.
 package bench

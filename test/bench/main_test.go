@@ -14,7 +14,9 @@ var (
 	reportFile = flag.String("report", "", "write the report to this file")
 	only       = flag.String("only", "", "measure only the chapters whose title contains this")
 	runs       = flag.Int("runs", 30, "how often each thing is measured")
-	many       = flag.Int("many", 200, "how many containers run at the same time for the memory chapter")
+	pulls      = flag.Int("pulls", 5, "how often the big image is pulled")
+	crowds     = flag.Int("crowds", 3, "how often the crowd is started")
+	many       = flag.Int("many", 200, "how many containers a crowd has")
 	short      = flag.Bool("short", false, "measure a few times only, to see that everything runs")
 )
 
@@ -24,7 +26,7 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run()) // a plain 'go test' measures nothing
 	}
 	if *short {
-		*runs, *many = 3, 8
+		*runs, *pulls, *crowds, *many = 3, 1, 1, 16
 	}
 	rig.Main(m, unix.CLONE_NEWNET)
 }

@@ -1,8 +1,8 @@
 package bench
 
 import (
+	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -14,7 +14,8 @@ import (
 // contender is one way to do the work of a chapter.
 type contender struct {
 	name string
-	run  func(tb testing.TB)
+	run  func() error
+	undo func() // after each run, not measured; may be nil
 }
 
 // sample is what the runs of one contender took, in milliseconds.
@@ -31,7 +32,7 @@ func median(v []float64) float64 {
 		return 0
 	}
 	v = slices.Sorted(slices.Values(v))
-	return v[len(v)/2]
+	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
 }
 
 // interleave runs every contender n times, A B C A B C, after one run of each to
@@ -41,14 +42,29 @@ func interleave(tb testing.TB, n int, cs ...contender) []sample {
 	out := make([]sample, len(cs))
 	for i := range n + 1 {
 		for j, c := range cs {
-			s := once(tb, c)
+			wall, cpu := once(tb, c)
+			if c.undo != nil {
+				c.undo()
+			}
 			out[j].name = c.name
 			if i > 0 {
-				out[j].wall, out[j].cpu = append(out[j].wall, s.wall...), append(out[j].cpu, s.cpu...)
+				out[j].wall, out[j].cpu = append(out[j].wall, wall), append(out[j].cpu, cpu)
 			}
 		}
 	}
 	return out
+}
+
+// once is one measured run, in milliseconds.
+func once(tb testing.TB, c contender) (wall, cpu float64) {
+	tb.Helper()
+	before, start := usedCPU(tb), time.Now()
+	if err := c.run(); err != nil {
+		tb.Fatalf("%s is broken here: %v", c.name, err)
+	}
+	took := time.Since(start)
+	time.Sleep(60 * time.Millisecond) // what is done after the answer counts too
+	return ms(took), ms(usedCPU(tb) - before)
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
@@ -56,6 +72,7 @@ func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond)
 // usedCPU is the CPU time of everything on the rig's ground: the cgroup that this
 // test sees as the root holds every command, daemon, shim and container of it.
 func usedCPU(tb testing.TB) time.Duration {
+	tb.Helper()
 	if v1, err := os.ReadFile("/sys/fs/cgroup/cpuacct/cpuacct.usage"); err == nil {
 		n, err := strconv.ParseInt(strings.TrimSpace(string(v1)), 10, 64)
 		if err != nil {
@@ -63,68 +80,46 @@ func usedCPU(tb testing.TB) time.Duration {
 		}
 		return time.Duration(n)
 	}
-	v2, err := os.ReadFile("/sys/fs/cgroup/cpu.stat")
+	us, err := field("/sys/fs/cgroup/cpu.stat", "usage_usec")
 	if err != nil {
-		tb.Fatal(err)
+		tb.Fatalf("neither cpuacct.usage nor cpu.stat says what was used: %v", err)
 	}
-	for line := range strings.Lines(string(v2)) {
-		if us, ok := strings.CutPrefix(line, "usage_usec "); ok {
-			n, err := strconv.ParseInt(strings.TrimSpace(us), 10, 64)
-			if err != nil {
-				tb.Fatal(err)
-			}
-			return time.Duration(n) * time.Microsecond
-		}
-	}
-	tb.Fatal("neither cpuacct.usage nor cpu.stat says what was used")
-	return 0
-}
-
-// sh is a contender that runs one command, output thrown away.
-func sh(name, program string, args ...string) contender {
-	return contender{name, func(tb testing.TB) { quiet(tb, program, args...) }}
-}
-
-func quiet(tb testing.TB, program string, args ...string) {
-	tb.Helper()
-	// A file and not a pipe: a container that stays would hold it open.
-	stderr, err := os.CreateTemp("", "stderr")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer stderr.Close()
-	defer os.Remove(stderr.Name())
-	cmd := exec.Command(program, args...)
-	cmd.Stderr = stderr
-	if err := cmd.Run(); err != nil {
-		said, _ := os.ReadFile(stderr.Name())
-		tb.Fatalf("%s: %v: %s", cmd, err, said)
-	}
+	return time.Duration(us) * time.Microsecond
 }
 
 // memAvailable is what the machine has left, in kilobytes.
 func memAvailable(tb testing.TB) float64 {
-	data, err := os.ReadFile("/proc/meminfo")
+	tb.Helper()
+	kb, err := field("/proc/meminfo", "MemAvailable:")
 	if err != nil {
 		tb.Fatal(err)
 	}
-	for line := range strings.Lines(string(data)) {
-		if f := strings.Fields(line); len(f) > 1 && f[0] == "MemAvailable:" {
-			n, err := strconv.ParseFloat(f[1], 64)
-			if err != nil {
-				tb.Fatal(err)
-			}
-			return n
-		}
-	}
-	tb.Fatal("no MemAvailable in /proc/meminfo")
-	return 0
+	return kb
 }
 
-// byProgram is the memory of the processes of a program, by its base name, in
-// kilobytes. Those of other mount namespaces are not of this test.
-func byProgram(field, program string) []float64 {
-	var out []float64
+// memory is the Rss or Pss of a process, in kilobytes.
+func memory(pid int, what string) (float64, error) {
+	return field(fmt.Sprintf("/proc/%d/smaps_rollup", pid), what+":")
+}
+
+// field is the number that follows a name at the start of a line.
+func field(file, name string) (float64, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(data)) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == name {
+			return strconv.ParseFloat(f[1], 64)
+		}
+	}
+	return 0, fmt.Errorf("no %s in %s", name, file)
+}
+
+// running lists the processes of this test that run a program: those of other
+// mount namespaces are somebody else's.
+func running(program string) []int {
+	var pids []int
 	ours, _ := os.Readlink("/proc/self/ns/mnt")
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, d := range dirs {
@@ -135,27 +130,35 @@ func byProgram(field, program string) []float64 {
 		if theirs, err := os.Readlink(d + "/ns/mnt"); err != nil || theirs != ours {
 			continue
 		}
-		data, err := os.ReadFile(d + "/smaps_rollup")
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(data)) {
-			if f := strings.Fields(line); len(f) > 1 && f[0] == field+":" {
-				if n, err := strconv.ParseFloat(f[1], 64); err == nil {
-					out = append(out, n)
-				}
-			}
+		if pid, err := strconv.Atoi(filepath.Base(d)); err == nil {
+			pids = append(pids, pid)
 		}
 	}
-	return out
+	return pids
 }
 
-// once is one measured run.
-func once(tb testing.TB, c contender) sample {
+// resident is the memory of daemons, in megabytes.
+func resident(tb testing.TB, pids ...int) float64 {
 	tb.Helper()
-	cpu, start := usedCPU(tb), time.Now()
-	c.run(tb)
-	wall := time.Since(start)
-	time.Sleep(60 * time.Millisecond) // what is done after the answer counts too
-	return sample{c.name, []float64{ms(wall)}, []float64{ms(usedCPU(tb) - cpu)}}
+	sum := 0.0
+	for _, pid := range pids {
+		kb, err := memory(pid, "Rss")
+		if err != nil {
+			tb.Fatal(err)
+		}
+		sum += kb
+	}
+	return sum / 1024
+}
+
+// child is the process that a daemon started, by its program.
+func child(tb testing.TB, parent int, program string) int {
+	tb.Helper()
+	for _, pid := range running(program) {
+		if ppid, err := field(fmt.Sprintf("/proc/%d/status", pid), "PPid:"); err == nil && int(ppid) == parent {
+			return pid
+		}
+	}
+	tb.Fatalf("process %d has no child %s", parent, program)
+	return 0
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -16,66 +17,197 @@ import (
 	"github.com/gantryd/gantry/test/rig"
 )
 
+const (
+	busybox  = "busybox:latest"
+	ctrImage = "docker.io/library/" + busybox
+	unified  = "/sys/fs/cgroup/unified"
+)
+
 // world is everything that the chapters measure against each other, set up once.
 type world struct {
-	host     *rig.Host
-	registry *rig.Registry
-	gantryd  *rig.Gantryd
-	dockerd  *rig.Dockerd
-	ctr      *rig.Containerd
-	podman   []string // program and its storage flags
-	bundle   string   // of the container that the docker of this world would start
-	plain    string   // the same without seccomp
-	gantry   string   // our command line
-	docker   string
-	runtime  string
+	host       *rig.Host
+	registry   *rig.Registry
+	gantryd    *rig.Gantryd
+	lifecycle  *rig.Gantryd // with the role lifecycle alone
+	dockerd    *rig.Dockerd
+	containerd *rig.Containerd
+	current    *rig.Process // the current containerd
+
+	gantry, docker, podman    tool
+	ctr, ctrOurs              tool // Debian's ctr on Debian's containerd, and on our lifecycle
+	newCtr, newCtrOurs        tool // the current one
+	runtime, runc, crun       tool
+	bundle, plain, sleeper    string // of the container that docker starts: with its seccomp profile, without, and one that stays
+	ourDaemons, dockerDaemons []int
 }
 
-const busybox = "busybox:latest"
-
-func newWorld(tb testing.TB) *world {
+func newWorld(tb testing.TB, r *report) *world {
 	tb.Helper()
 	host := rig.Here(tb)
 	rig.Must(tb, host.Command("ip", "link", "set", "lo", "up"))
+	bin := currentContainerd(tb)
+	r.machine = describe(tb, []tool{
+		{rig.DockerCLI(tb), "--version"},
+		{rig.Peer(tb, "dockerd"), "--version"},
+		{rig.Peer(tb, "containerd"), "--version"},
+		{filepath.Join(bin, "containerd"), "--version"},
+		{rig.Peer(tb, "podman"), "--version"},
+		{rig.Peer(tb, "runc"), "--version"},
+		{rig.Peer(tb, "crun"), "--version"},
+	})
 	// crun refuses the hybrid layout of cgroups: an empty v2 mount beside v1.
-	if err := unix.Unmount("/sys/fs/cgroup/unified", unix.MNT_DETACH); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
-		tb.Fatal(err)
+	if err := unix.Unmount(unified, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
+		tb.Fatalf("unmount %s: %v", unified, err)
 	}
-	w := &world{
-		host: host, registry: rig.StartRegistry(tb, host),
-		gantry: rig.Program(tb, "gantry"), runtime: rig.Program(tb, "gantry-runtime"), docker: rig.DockerCLI(tb),
-	}
+	disk(tb)
 	dir := rig.Dir(tb)
 	archive := filepath.Join(dir, "busybox.tar")
 	rig.Must(tb, host.Command("skopeo", "copy", "-q", "--insecure-policy", "oci:"+rig.Busybox(tb), "docker-archive:"+archive+":"+busybox))
 
-	w.gantryd = rig.StartGantryd(tb, host)
-	rig.Must(tb, w.gantryd.Gantry(tb, "load", "-q", "-i", archive))
-	w.dockerd = rig.StartDockerd(tb, host)
-	rig.Must(tb, w.dockerd.Docker(tb, "load", "-q", "-i", archive))
-	w.ctr = rig.StartContainerd(tb, host)
-	rig.Must(tb, rig.Ctr(tb, host, w.ctr.Address, "default", "images", "import", archive))
-
-	w.podman = []string{
-		rig.Peer(tb, "podman"), "--root", filepath.Join(dir, "pr"), "--runroot", filepath.Join(dir, "pp"), "--tmpdir", filepath.Join(dir, "pt"),
-		"--storage-driver", "overlay", "--cgroup-manager", "cgroupfs",
-	}
-	rig.Must(tb, exec.Command(w.podman[0], append(w.podman[1:], "load", "-q", "-i", archive)...))
-	tb.Cleanup(func() {
-		// Podman keeps its storage mounted on itself, and cgroups of its monitors.
-		exec.Command("umount", "-R", "/run/netns").Run()
-		exec.Command("sh", "-c", "rmdir /sys/fs/cgroup/*/libpod_parent/conmon").Run()
-		exec.Command("umount", "-R", filepath.Join(dir, "pr/overlay")).Run()
-		exec.Command("umount", "-R", filepath.Join(dir, "pp")).Run()
-	})
+	w := &world{host: host, registry: rig.StartRegistry(tb, host)}
+	w.ours(tb, archive)
+	w.stock(tb, archive, bin)
 	w.bundles(tb, dir)
 	return w
 }
 
-// bundles makes the bundle that the stock docker writes for busybox, with and
-// without its seccomp profile, for the runtimes alone.
+// disk mounts an ext4 of the bench's own and makes it the place for temporary
+// directories, and so for everybody's stores. Its file has no name any more when
+// it is in use, so it goes with its mount.
+func disk(tb testing.TB) {
+	tb.Helper()
+	image, err := os.CreateTemp("/var/tmp", "gantry-bench")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer image.Close()
+	defer os.Remove(image.Name())
+	if err := unix.Fallocate(int(image.Fd()), 0, 0, 12<<30); err != nil {
+		tb.Fatalf("take 12 GiB of /var/tmp: %v", err)
+	}
+	const at = "/run/disk"
+	if err := os.Mkdir(at, 0o755); err != nil {
+		tb.Fatal(err)
+	}
+	tool{"mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard", image.Name()}.do(tb)
+	tool{"mount", "-o", "loop", image.Name(), at}.do(tb)
+	tb.Cleanup(func() {
+		if err := unix.Unmount(at, 0); err != nil {
+			tb.Errorf("unmount %s: %v", at, err)
+		}
+	})
+	tb.Setenv("TMPDIR", at)
+}
+
+// currentContainerd builds the release of containerd that test/peers pins, which
+// Debian does not have.
+func currentContainerd(tb testing.TB) string {
+	tb.Helper()
+	dir := rig.Dir(tb)
+	const from = "github.com/containerd/containerd/v2/cmd/"
+	cmd := exec.Command("go", "build", "-o", dir+"/", from+"ctr", from+"containerd", from+"containerd-shim-runc-v2")
+	cmd.Dir, cmd.Env = "../peers", append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		tb.Fatalf("build the current containerd: %v: %s", err, out)
+	}
+	return dir
+}
+
+// ours starts our daemons. The debug log of the tests is off: the stock daemons
+// have none either.
+func (w *world) ours(tb testing.TB, archive string) {
+	tb.Helper()
+	w.gantryd = rig.StartGantryd(tb, w.host, "--debug=false")
+	w.gantry = tool{rig.Program(tb, "gantry"), "-H", "unix://" + w.gantryd.Socket}
+	w.gantry.do(tb, "load", "-q", "-i", archive)
+	w.ourDaemons = []int{w.gantryd.Cmd.Process.Pid}
+
+	w.lifecycle = rig.StartGantryd(tb, w.host, "--debug=false", "--roles", "lifecycle")
+	w.ctrOurs = tool{rig.Peer(tb, "ctr"), "-a", w.lifecycle.ContainerdAddress}
+	w.ctrOurs.do(tb, "images", "import", archive)
+	w.runtime = tool{rig.Program(tb, "gantry-runtime"), "--root", tmpfs(tb)}
+}
+
+func (w *world) stock(tb testing.TB, archive, current string) {
+	tb.Helper()
+	w.dockerd = rig.StartDockerd(tb, w.host)
+	w.docker = tool{rig.DockerCLI(tb), "-H", "unix://" + w.dockerd.Socket}
+	w.docker.do(tb, "load", "-q", "-i", archive)
+	w.dockerDaemons = []int{w.dockerd.Cmd.Process.Pid, child(tb, w.dockerd.Cmd.Process.Pid, "containerd")}
+
+	w.containerd = rig.StartContainerd(tb, w.host)
+	w.ctr = tool{rig.Peer(tb, "ctr"), "-a", w.containerd.Address}
+	w.ctr.do(tb, "images", "import", archive)
+
+	w.runc = tool{rig.Peer(tb, "runc"), "--root", tmpfs(tb)}
+	w.crun = tool{rig.Peer(tb, "crun"), "--root", tmpfs(tb)}
+	w.startPodman(tb, archive)
+	w.startCurrent(tb, archive, current)
+}
+
+func (w *world) startPodman(tb testing.TB, archive string) {
+	tb.Helper()
+	root, state := rig.Dir(tb), tmpfs(tb)
+	w.podman = tool{
+		rig.Peer(tb, "podman"), "--root", filepath.Join(root, "r"), "--runroot", filepath.Join(state, "p"), "--tmpdir", filepath.Join(state, "t"),
+		"--storage-driver", "overlay", "--cgroup-manager", "cgroupfs",
+	}
+	w.podman.do(tb, "load", "-q", "-i", archive)
+	tb.Cleanup(func() {
+		// Podman keeps its storage and its network namespaces mounted on themselves,
+		// and the cgroups of its monitors.
+		for _, dir := range []string{"/run/netns", filepath.Join(root, "r/overlay"), filepath.Join(state, "p")} {
+			exec.Command("umount", "-R", dir).Run()
+		}
+		exec.Command("sh", "-c", "rmdir /sys/fs/cgroup/*/libpod_parent/conmon").Run()
+	})
+}
+
+// startCurrent starts the current containerd, whose shim is found before Debian's.
+func (w *world) startCurrent(tb testing.TB, archive, bin string) {
+	tb.Helper()
+	root, state := rig.Dir(tb), tmpfs(tb)
+	address := filepath.Join(state, "c.sock")
+	config := fmt.Sprintf("version = 3\nroot = %q\nstate = %q\ndisabled_plugins = [\"io.containerd.cri.v1.runtime\", \"io.containerd.cri.v1.images\", \"io.containerd.grpc.v1.cri\"]\n[plugins.\"io.containerd.server.v1.grpc\"]\n  address = %q\n[plugins.\"io.containerd.server.v1.ttrpc\"]\n  address = %q\n[grpc]\n  address = %q\n[ttrpc]\n  address = %q\n",
+		filepath.Join(root, "r"), filepath.Join(state, "s"), address, address+".ttrpc", address, address+".ttrpc")
+	file := filepath.Join(root, "config.toml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	cmd := w.host.Command(filepath.Join(bin, "containerd"), "-c", file)
+	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
+	w.current = rig.Start(tb, filepath.Join(root, "log"), cmd)
+	w.newCtr = tool{filepath.Join(bin, "ctr"), "-a", address}
+	w.newCtrOurs = tool{filepath.Join(bin, "ctr"), "-a", w.lifecycle.ContainerdAddress}
+	rig.Eventually(tb, 20*time.Second, func() error {
+		if w.current.Ended() {
+			tb.Fatal("the current containerd ended at once")
+		}
+		return w.newCtr.try("version")
+	})
+	w.newCtr.do(tb, "images", "import", archive)
+}
+
+// tmpfs is a directory where state is kept that a boot forgets.
+func tmpfs(tb testing.TB) string {
+	tb.Helper()
+	dir, err := os.MkdirTemp("/run", "gt")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			tb.Error(err)
+		}
+	})
+	return dir
+}
+
+// bundles makes the bundle that the stock docker writes for busybox for the
+// runtimes alone.
 func (w *world) bundles(tb testing.TB, dir string) {
-	id := strings.TrimSpace(rig.Must(tb, w.dockerd.Docker(tb, "run", "-d", "--network", "none", busybox, "sleep", "1000")))
+	tb.Helper()
+	id := w.docker.says(tb, "run", "-d", "--network", "none", busybox, "sleep", "1000")
 	config, err := os.ReadFile(filepath.Join(w.dockerd.State, "containerd/daemon/io.containerd.runtime.v2.task/moby", id, "config.json"))
 	if err != nil {
 		tb.Fatal(err)
@@ -84,15 +216,17 @@ func (w *world) bundles(tb testing.TB, dir string) {
 	if err := os.Mkdir(rootfs, 0o755); err != nil {
 		tb.Fatal(err)
 	}
-	rig.Must(tb, exec.Command("sh", "-c", fmt.Sprintf("%s -H unix://%s export %s | tar -x -C %s", w.docker, w.dockerd.Socket, id, rootfs)))
-	rig.Must(tb, w.dockerd.Docker(tb, "rm", "-f", id))
+	tool{"sh", "-c", fmt.Sprintf("%s export %s | tar -x -C %s", strings.Join(w.docker, " "), id, rootfs)}.do(tb)
+	w.docker.do(tb, "rm", "-f", id)
 
 	var spec specs.Spec
 	if err := json.Unmarshal(config, &spec); err != nil {
 		tb.Fatal(err)
 	}
-	spec.Root.Path, spec.Hooks, spec.Process.Args = rootfs, nil, []string{"true"}
-	spec.Linux.CgroupsPath = "/gantry-bench"
+	if spec.Linux.Seccomp == nil {
+		tb.Fatal("docker started a container without its seccomp profile")
+	}
+	spec.Root.Path, spec.Hooks, spec.Linux.CgroupsPath = rootfs, nil, "/gantry-bench"
 	mounts := spec.Mounts[:0]
 	for _, m := range spec.Mounts {
 		if !strings.HasPrefix(m.Destination, "/etc/") && m.Destination != "/dev/shm" { // docker's own files, gone by now
@@ -100,17 +234,23 @@ func (w *world) bundles(tb testing.TB, dir string) {
 		}
 	}
 	spec.Mounts = mounts
+	spec.Process.Args = []string{"true"}
 	w.bundle = writeBundle(tb, filepath.Join(dir, "bundle"), spec)
+	seccomp := spec.Linux.Seccomp
 	spec.Linux.Seccomp = nil
 	w.plain = writeBundle(tb, filepath.Join(dir, "plain"), spec)
+	spec.Linux.Seccomp, spec.Linux.CgroupsPath = seccomp, "" // each sleeper has a group of its own
+	spec.Process.Args = []string{"sleep", "10000"}
+	w.sleeper = writeBundle(tb, filepath.Join(dir, "sleeper"), spec)
 }
 
 func writeBundle(tb testing.TB, dir string, spec specs.Spec) string {
+	tb.Helper()
 	data, err := json.Marshal(spec)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.Mkdir(dir, 0o755); err != nil {
 		tb.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "config.json"), data, 0o644); err != nil {
@@ -119,17 +259,8 @@ func writeBundle(tb testing.TB, dir string, spec specs.Spec) string {
 	return dir
 }
 
-// The three command lines that start containers.
-func (w *world) gantryRun(args ...string) contender {
-	return sh("gantry run --rm", w.gantry, append([]string{"-H", "unix://" + w.gantryd.Socket, "run", "--rm"}, args...)...)
-}
-
-func (w *world) dockerRun(args ...string) contender {
-	return sh("docker run --rm", w.docker, append([]string{"-H", "unix://" + w.dockerd.Socket, "run", "--rm"}, args...)...)
-}
-
-// podmanRun has limits that every machine grants: podman's own raise one, which a
-// machine without CAP_SYS_RESOURCE refuses.
-func (w *world) podmanRun(args ...string) contender {
-	return sh("podman run --rm", w.podman[0], append(append(w.podman[1:len(w.podman):len(w.podman)], "run", "--rm", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"), args...)...)
+// podmanRun is podman with limits that every machine grants: its own raise one,
+// which a machine without CAP_SYS_RESOURCE refuses.
+func (w *world) podmanRun(args ...string) tool {
+	return w.podman.with("run", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024").with(args...)
 }

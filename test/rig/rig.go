@@ -72,11 +72,11 @@ func Peer(t testing.TB, name string) string {
 	return ""
 }
 
-// Dir is a short temporary directory: unix socket paths have at most 107 bytes.
-// It is removed at the end without following what is mounted in it.
+// Dir is a temporary directory. It is removed at the end without following what
+// is mounted in it.
 func Dir(t testing.TB) string {
 	t.Helper()
-	return dirIn(t, "/tmp")
+	return dirIn(t, os.TempDir())
 }
 
 // runDir is the same on the tmpfs of /run, where daemons keep their state.

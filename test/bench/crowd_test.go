@@ -1,0 +1,130 @@
+package bench
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// crowd is a way to have many containers.
+type crowd struct {
+	name   string
+	shim   string // the program that each container has
+	daemon []int
+	start  func(name string) error
+	remove func(names []string) error
+	seen   []figures
+}
+
+// figures are what one start of a crowd gave.
+type figures struct {
+	seconds, cpu float64 // to start all; of each, in milliseconds
+	taken, pss   float64 // memory of each and of its shim, in kilobytes
+	daemon       float64 // RSS in megabytes, with all running
+}
+
+// crowd starts many containers, 8 at a time, and reads what they hold.
+func (w *world) crowd(r *report, tb testing.TB, title string) {
+	sleep := func(name string) []string { return []string{"run", "-d", "--name", name, busybox, "sleep", "100000"} }
+	removeBy := func(steps ...tool) func([]string) error {
+		return func(names []string) error {
+			for _, step := range steps {
+				if err := step.try(names...); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+	}
+	ctr := func(name string, c tool, daemon int) *crowd {
+		return &crowd{
+			name: name, shim: "containerd-shim-runc-v2", daemon: []int{daemon},
+			start:  func(name string) error { return c.try("run", "-d", ctrImage, name, "sleep", "100000") },
+			remove: removeBy(c.with("tasks", "rm", "-f"), c.with("containers", "rm")),
+		}
+	}
+	gantry := &crowd{
+		name: "gantry, bridge", shim: "containerd-shim-gantry-v2", daemon: w.ourDaemons,
+		start: func(name string) error { return w.gantry.try(sleep(name)...) }, remove: removeBy(w.gantry.with("rm", "-f")),
+	}
+	docker := &crowd{
+		name: "docker, bridge", shim: "containerd-shim-runc-v2", daemon: w.dockerDaemons,
+		start: func(name string) error { return w.docker.try(sleep(name)...) }, remove: removeBy(w.docker.with("rm", "-f")),
+	}
+	old := ctr("Debian's ctr, no network", w.ctr, w.containerd.Cmd.Process.Pid)
+	current := ctr("current ctr, no network", w.newCtr, w.current.Cmd.Process.Pid)
+	all := []*crowd{gantry, docker, old, current}
+	for range *crowds {
+		for _, c := range all {
+			c.seen = append(c.seen, c.once(tb))
+		}
+	}
+
+	r.row("\n## %s\n\n%d containers of `sleep`; medians of %d starts of the whole crowd.\n", title, *many, *crowds)
+	r.row("| | seconds to start all | CPU ms for each | MemAvailable that each takes, kB | PSS of each shim, kB | daemons with all running, RSS MB |\n| --- | --: | --: | --: | --: | --: |")
+	for _, c := range all {
+		m := c.median()
+		r.row("| %s | %.2f | %.1f | %.0f | %.0f | %.1f |", c.name, m.seconds, m.cpu, m.taken, m.pss, m.daemon)
+	}
+	ours, theirs := gantry.median(), docker.median()
+	what := fmt.Sprintf("%d containers, 8 at a time", *many)
+	r.verdict(what, docker.name, "s", ours.seconds, theirs.seconds, 0.2, 0.1)
+	r.verdict(what, old.name, "s", ours.seconds, old.median().seconds, 0.4, 0.2)
+	r.verdict(what, current.name, "s", ours.seconds, current.median().seconds, 0.4, 0.2)
+	r.verdict("MemAvailable for each", docker.name, "kB", ours.taken, theirs.taken, 0.45, 0.3)
+	r.absolute("PSS of each shim", "MB", ours.pss/1024, 1.5, 1.0)
+}
+
+// once starts the crowd, looks, and ends it.
+func (c *crowd) once(tb testing.TB) figures {
+	tb.Helper()
+	names := make([]string, *many)
+	for i := range names {
+		names[i] = fmt.Sprintf("c%d", i)
+	}
+	free, cpu, start := memAvailable(tb), usedCPU(tb), time.Now()
+	if err := eightAtATime(len(names), func(i int) error { return c.start(names[i]) }); err != nil {
+		tb.Fatalf("%s is broken here: %v", c.name, err)
+	}
+	took := time.Since(start)
+	time.Sleep(2 * time.Second) // what is done after the answer counts too
+	f := figures{
+		seconds: took.Seconds(), cpu: ms(usedCPU(tb)-cpu) / float64(*many), taken: (free - memAvailable(tb)) / float64(*many),
+		pss: c.pss(tb), daemon: resident(tb, c.daemon...),
+	}
+	const lot = 25
+	if err := eightAtATime((len(names)+lot-1)/lot, func(i int) error { return c.remove(names[i*lot : min((i+1)*lot, len(names))]) }); err != nil {
+		tb.Fatalf("%s is broken here: %v", c.name, err)
+	}
+	time.Sleep(3 * time.Second) // the kernel takes network namespaces down
+	return f
+}
+
+// pss is the median of the shims; there must be one for each container.
+func (c *crowd) pss(tb testing.TB) float64 {
+	tb.Helper()
+	var all []float64
+	for _, pid := range running(c.shim) {
+		if kb, err := memory(pid, "Pss"); err == nil {
+			all = append(all, kb)
+		}
+	}
+	if len(all) < *many {
+		tb.Fatalf("%s: %d shims for %d containers", c.name, len(all), *many)
+	}
+	return median(all)
+}
+
+func (c *crowd) median() figures {
+	of := func(get func(figures) float64) float64 {
+		var v []float64
+		for _, f := range c.seen {
+			v = append(v, get(f))
+		}
+		return median(v)
+	}
+	return figures{
+		of(func(f figures) float64 { return f.seconds }), of(func(f figures) float64 { return f.cpu }),
+		of(func(f figures) float64 { return f.taken }), of(func(f figures) float64 { return f.pss }), of(func(f figures) float64 { return f.daemon }),
+	}
+}
