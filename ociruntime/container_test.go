@@ -95,6 +95,9 @@ func TestMounts(t *testing.T) {
 		{"read-only, but not below", specs.Mount{Destination: "/data", Source: "dir", Type: "bind", Options: []string{"rbind", "ro"}}, "touch /data/sub/x && echo ok", "ok"},
 		{"tmpfs with options", specs.Mount{Destination: "/t", Type: "tmpfs", Source: "tmpfs", Options: []string{"size=64k", "mode=1700", "noexec"}}, "stat -c %a /t; grep -c ' /t .*noexec.*size=64k' /proc/self/mountinfo", "1700\n1"},
 		{"a tmpfs takes the mode of what it covers", specs.Mount{Destination: "/root", Type: "tmpfs", Source: "tmpfs"}, "stat -c %a /root", "755"},
+		{"a tmpfs begins with what it covers", specs.Mount{Destination: "/etc", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup", "nosuid"}}, "grep -c alice /etc/passwd; touch /etc/x && echo ok; stat -c %a /etc; grep -c ' /etc .*nosuid' /proc/self/mountinfo", "1\nok\n755\n1"},
+		{"a read-only tmpfs begins so too", specs.Mount{Destination: "/bin", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup", "ro", "size=4m"}}, "readlink /bin/cat; touch /bin/x 2>&1 | grep -c -i read-only", "busybox\n1"},
+		{"a tmpfs begins with nothing where nothing was", specs.Mount{Destination: "/new/dir", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup"}}, "ls /new/dir | wc -l", "0"},
 		{"ids are mapped", specs.Mount{
 			Destination: "/data", Source: "dir", Type: "bind", Options: []string{"rbind"},
 			UIDMappings: []specs.LinuxIDMapping{{ContainerID: 0, HostID: 70000, Size: 10}},
@@ -127,6 +130,37 @@ func withUserNamespace(s *specs.Spec) {
 	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "user"})
 	s.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 65536}}
 	s.Linux.GIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 200000, Size: 65536}}
+}
+
+func TestATmpfsBeginsWithTheMountBelow(t *testing.T) {
+	r := newRig(t)
+	dir := filepath.Join(r.dir, "dir")
+	secret := filepath.Join(r.dir, "secret")
+	if err := errors.Join(
+		os.MkdirAll(filepath.Join(dir, "sub/deep"), 0o755), os.WriteFile(filepath.Join(dir, "sub/deep/file"), []byte("hello\n"), 0o4750),
+		os.Chown(filepath.Join(dir, "sub/deep/file"), 7, 8), os.WriteFile(secret, []byte("secret"), 0o644),
+		os.Chmod(filepath.Join(dir, "sub/deep/file"), 0o4750|os.ModeSetuid),
+		os.Symlink(secret, filepath.Join(dir, "sub/link")), unix.Mkfifo(filepath.Join(dir, "sub/fifo"), 0o600),
+	); err != nil {
+		t.Fatal(err)
+	}
+	s := dockerSpec(t, "sh", "-c", "stat -c '%a %u:%g' /data/sub/deep/file; cat /data/sub/deep/file /data/sub/link 2>/dev/null; ls /data/sub; ls /out | wc -l")
+	up := []string{"tmpcopyup"}
+	s.Mounts = append(
+		s.Mounts,
+		specs.Mount{Destination: "/data", Source: dir, Type: "bind", Options: []string{"rbind"}},
+		specs.Mount{Destination: "/data/sub", Type: "tmpfs", Source: "tmpfs", Options: up},
+		specs.Mount{Destination: "/out", Type: "tmpfs", Source: "tmpfs", Options: up},
+	)
+	r.prints("4750 7:8\nhello\ndeep\nfifo\nlink\n0", s, func(o *CreateOptions) {
+		if err := os.Symlink("/../../../../../../"+dir, filepath.Join(o.Bundle, "rootfs/out")); err != nil {
+			t.Fatal(err)
+		}
+	})
+	s.Mounts[len(s.Mounts)-1] = specs.Mount{Destination: "/dev/shm", Type: "mqueue", Source: "mqueue", Options: up}
+	if _, err := r.create(s); err == nil || !strings.Contains(err.Error(), "option tmpcopyup is for a tmpfs") {
+		t.Errorf("%v", err)
+	}
 }
 
 func TestUserNamespace(t *testing.T) {

@@ -196,21 +196,27 @@ func (f File) open() (fd int, err error) {
 		}
 		return fd, nil
 	case "open_tree":
-		return f.openTree()
+		if fd, err = unix.OpenTree(unix.AT_FDCWD, f.Path, uint(f.Flags)); err != nil {
+			return -1, fmt.Errorf("%s: open_tree %s: %w", f.Name, f.Path, err)
+		}
+		return fd, f.change(fd)
+	case "fsmount":
+		if fd, err = f.CopyUp.mount(); err != nil {
+			return -1, fmt.Errorf("%s: %w", f.Name, err)
+		}
+		return fd, f.change(fd)
 	case later:
 		return unix.Open(os.DevNull, unix.O_PATH|unix.O_CLOEXEC, 0) // it keeps the number
 	}
 	return -1, fmt.Errorf("open %s: nothing is given for it", f.Name)
 }
 
-func (f File) openTree() (fd int, err error) {
-	if fd, err = unix.OpenTree(unix.AT_FDCWD, f.Path, uint(f.Flags)); err != nil {
-		return -1, fmt.Errorf("%s: open_tree %s: %w", f.Name, f.Path, err)
-	}
+// change makes the tree fd what f says, or closes it.
+func (f File) change(fd int) (err error) {
 	defer errs.Undo(&err, func() error { return unix.Close(fd) })
 	if f.IDMap != nil {
 		if err := f.IDMap.apply(fd); err != nil {
-			return fd, fmt.Errorf("%s: map the ids of %s: %w", f.Name, f.Path, err)
+			return fmt.Errorf("%s: map the ids of %s: %w", f.Name, f.Path, err)
 		}
 	}
 	for _, a := range f.Attrs {
@@ -220,10 +226,10 @@ func (f File) openTree() (fd int, err error) {
 		}
 		attr := a.attr
 		if err := unix.MountSetattr(fd, "", flags, &attr); err != nil {
-			return fd, fmt.Errorf("%s: %s on %s: %w", f.Name, describeAttr(a), f.Path, err)
+			return fmt.Errorf("%s: %s on %s: %w", f.Name, describeAttr(a), f.Path, err)
 		}
 	}
-	return fd, nil
+	return nil
 }
 
 // failure is the error that a report tells.

@@ -1,7 +1,6 @@
 package ociruntime
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -109,9 +108,6 @@ func parseMountOptions(m specs.Mount) (mountOptions, error) {
 		default:
 			o.add(opt)
 		}
-	}
-	if o.copyUp {
-		return o, errors.New("option tmpcopyup is not supported")
 	}
 	if len(m.UIDMappings)+len(m.GIDMappings) > 0 && !o.bind {
 		return o, fmt.Errorf("uidMappings is only for a bind mount, not %q", m.Type)

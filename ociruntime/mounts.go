@@ -34,7 +34,7 @@ func (c *compiler) mounts() error {
 	c.mark(done)
 
 	for i, m := range c.spec.Mounts {
-		if err := c.mount(m); err != nil {
+		if err := c.mount(m, c.spec.Mounts[:i]); err != nil {
 			return fmt.Errorf("mounts[%d] on %s: %w", i, m.Destination, err)
 		}
 	}
@@ -47,8 +47,8 @@ const privateMounts = "keep mounts from the host"
 // treeFlags make a detached copy of a mount.
 const treeFlags = unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC
 
-// mount makes one mount of the spec.
-func (c *compiler) mount(m specs.Mount) error {
+// mount makes one mount of the spec, after the earlier ones.
+func (c *compiler) mount(m specs.Mount, earlier []specs.Mount) error {
 	o, err := parseMountOptions(m)
 	if err != nil {
 		return err
@@ -70,7 +70,7 @@ func (c *compiler) mount(m specs.Mount) error {
 	case m.Type == "cgroup" || m.Type == "cgroup2":
 		return c.cgroup(o, dest)
 	}
-	return c.filesystem(m, o, dest)
+	return c.filesystem(m, o, dest, earlier)
 }
 
 // destination is where in the rootfs a mount goes, without the slash. Its
@@ -132,7 +132,7 @@ func (c *compiler) rootPropagation() uint64 {
 
 // filesystem makes a new filesystem, or a new view of one, in the child's
 // namespaces.
-func (c *compiler) filesystem(m specs.Mount, o mountOptions, dest string) error {
+func (c *compiler) filesystem(m specs.Mount, o mountOptions, dest string, earlier []specs.Mount) error {
 	mode, inRootfs := c.Mode[dest]
 	hasMode := slices.ContainsFunc(o.data, func(s string) bool { return strings.HasPrefix(s, "mode=") })
 	if m.Type == "tmpfs" && inRootfs && !hasMode {
@@ -144,6 +144,14 @@ func (c *compiler) filesystem(m specs.Mount, o mountOptions, dest string) error 
 	if dest == "/dev" {
 		// Devices are made in it first; enterRoot makes it read-only.
 		o.attr.Attr_set &^= unix.MOUNT_ATTR_RDONLY
+	}
+	if o.copyUp {
+		tree, err := c.tmpcopyup(m, o, dest, earlier)
+		if err != nil {
+			return err
+		}
+		c.attach(tree, c.at(dest, true, 0))
+		return nil
 	}
 	tree := c.newFilesystem(m.Type, m.Source, o.data, o.attr.Attr_set)
 	if m.Type == "proc" && c.proc == 0 {

@@ -37,13 +37,15 @@ type home struct {
 // File is a descriptor that the parent opens for the child.
 type File struct {
 	Name string `json:"name"`
-	// Call is "open", "open_tree", "later" where the child opens it, or "" for one that the parent has at hand,
+	// Call is "open", "open_tree", "fsmount", "later" where the child opens it, or "" for one that the parent has at hand,
 	// whose Name is then all that is said of it.
 	Call  string     `json:"call,omitempty"`
 	Path  string     `json:"path,omitempty"`
 	Flags int        `json:"flags,omitempty"`
 	Attrs []treeAttr `json:"-"` // changes to a tree from open_tree, in order
 	IDMap *idmap     `json:"-"` // and the id mapping it gets
+	// CopyUp is what a tmpfs begins with (Call is "fsmount").
+	CopyUp *copyUp `json:"-"`
 }
 
 // treeAttr is one mount_setattr(2).

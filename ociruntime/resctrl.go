@@ -36,7 +36,7 @@ func validateIntelRdt(r *specs.LinuxIntelRdt) error {
 		return fmt.Errorf("linux.intelRdt: %q is more than one line", schemata(r)[i])
 	}
 	if r.MemBwSchema != "" && !strings.HasPrefix(r.MemBwSchema, "MB:") {
-		return fmt.Errorf("linux.intelRdt.memBwSchema: %q does not begin with MB:", r.MemBwSchema)
+		return fmt.Errorf("linux.intelRdt.memBwSchema: MB: is due at the beginning of %q", r.MemBwSchema)
 	}
 	return nil
 }
