@@ -53,7 +53,7 @@ func Create(ctx context.Context, o CreateOptions) (_ *Container, err error) {
 		return nil, err
 	}
 	if err := c.launch(ctx, o); err != nil {
-		return nil, explain(err, c.spec.Process, c.rec.Rootfs)
+		return nil, explain(err, c.spec.Process, c.rec.Rootfs, c.spec.Mounts)
 	}
 	return c, nil
 }

@@ -73,7 +73,7 @@ func (c *Container) Exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 	defer t.cancelWith(ctx)()
 	child.heard = func(fd int) error { return c.notifyOfExec(spec, child, fd) }
 	if err := child.exec(spec.Linux, p, t, o); err != nil {
-		return nil, explain(err, p, c.rec.Rootfs)
+		return nil, explain(err, p, c.rec.Rootfs, spec.Mounts)
 	}
 	console, err := t.terminal()
 	if err != nil {

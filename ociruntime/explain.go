@@ -19,7 +19,7 @@ import (
 // explain puts an error of the child's that is about the user's program in the
 // words that users of containers know, and of one kind of errdefs. Every other
 // error stays as it is.
-func explain(err error, p *specs.Process, rootfs string) error {
+func explain(err error, p *specs.Process, rootfs string, mounts []specs.Mount) error {
 	var step *StepError
 	if !errors.As(err, &step) {
 		return err
@@ -39,7 +39,7 @@ func explain(err error, p *specs.Process, rootfs string) error {
 	case step.Name == enterCwd:
 		return errs.Because(kindOf(step.Errno), "chdir to cwd (%q) set in config.json failed: %w", p.Cwd, step.Errno)
 	case step.Name == execute:
-		return explainExecve(step.Errno, p, rootfs)
+		return explainExecve(step.Errno, p, rootfs, mounts)
 	}
 	return err
 }
@@ -57,8 +57,8 @@ func kindOf(errno error) error {
 
 // explainExecve says why a program that is there cannot be executed. The kernel
 // says ENOENT for a missing interpreter, and ENOEXEC for much.
-func explainExecve(errno error, p *specs.Process, rootfs string) error {
-	name, head := p.Args[0], programHead(p, rootfs)
+func explainExecve(errno error, p *specs.Process, rootfs string, mounts []specs.Mount) error {
+	name, head := p.Args[0], programHead(p, rootfs, mounts)
 	reason := ""
 	switch {
 	case errors.Is(errno, unix.ENOENT):
@@ -72,16 +72,11 @@ func explainExecve(errno error, p *specs.Process, rootfs string) error {
 }
 
 // programHead is how the user's program begins, as far as it can be found in
-// the rootfs: a mount may hide it.
-func programHead(p *specs.Process, rootfs string) []byte {
-	root, err := unix.Open(rootfs, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil
-	}
-	defer unix.Close(root)
+// the rootfs and in what is mounted on it from the host.
+func programHead(p *specs.Process, rootfs string, mounts []specs.Mount) []byte {
 	candidates := []string{path.Join("/", p.Cwd, p.Args[0])}
 	if path.IsAbs(p.Args[0]) {
-		candidates = []string{p.Args[0]}
+		candidates = []string{path.Clean(p.Args[0])}
 	}
 	if !strings.Contains(p.Args[0], "/") {
 		candidates = nil
@@ -90,11 +85,11 @@ func programHead(p *specs.Process, rootfs string) []byte {
 		}
 	}
 	for _, file := range candidates {
-		fd, err := openIn(root, file, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+		top, below := whereIs(file, rootfs, mounts)
+		f, err := openBelow(top, below)
 		if err != nil {
 			continue
 		}
-		f := os.NewFile(uintptr(fd), file)
 		defer f.Close()
 		if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
 			return nil
@@ -105,6 +100,37 @@ func programHead(p *specs.Process, rootfs string) []byte {
 		return head[:n]
 	}
 	return nil
+}
+
+// whereIs is the directory, or the file, of the host that file of the container
+// lies in, and its path below that.
+func whereIs(file, rootfs string, mounts []specs.Mount) (top, below string) {
+	top, below = rootfs, file
+	for _, m := range mounts {
+		rest, ok := strings.CutPrefix(file, path.Clean("/"+m.Destination))
+		if ok && (rest == "" || rest[0] == '/') {
+			top, below = m.Source, rest
+		}
+	}
+	return top, below
+}
+
+// openBelow opens a file below top, which is the root of its symlinks.
+func openBelow(top, below string) (*os.File, error) {
+	const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY
+	if below == "" {
+		return os.OpenFile(top, flags, 0)
+	}
+	root, err := unix.Open(top, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(root)
+	fd, err := openIn(root, below, flags)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), below), nil
 }
 
 // interpreter is the program that must be there to run one that begins so.
