@@ -141,6 +141,15 @@ var behaviours = []behaviour{
 	{"a bad name is refused", details, fails(125, "Invalid container name", "run", "--rm", "--name", "a b", "busybox", "true")},
 	{"entrypoint and arguments combine", details, says("a b\n", runs(f("--entrypoint", "echo"), "a", "b")...)},
 	{"environment reaches the program", details, says("1 2\n", runs(f("-e", "A=1", "-e", "B=2"), "sh", "-c", "echo $A $B")...)},
+	{"environment from a file, and from our own", details, func(t *testing.T, u user) {
+		file := filepath.Join(rig.Dir(t), "env")
+		if err := os.WriteFile(file, []byte("# comment\nA=from file\nFROM_OUTSIDE\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("FROM_OUTSIDE", "yes")
+		says("from file yes over\n", runs(f("--env-file", file, "-e", "B=over"), "sh", "-c", "echo $A $FROM_OUTSIDE $B")...)(t, u)
+		fails(125, "/no/such/file", runs(f("--env-file", "/no/such/file"), "true")...)(t, u)
+	}},
 	{"working directory is made and entered", details, says("/x/y\n", runs(f("-w", "/x/y"), "pwd")...)},
 	{"user by number", details, says("1000 1000\n", runs(f("-u", "1000:1000"), "sh", "-c", "echo $(id -u) $(id -g)")...)},
 	{"user by name", details, says("1 1\n", runs(f("-u", "daemon"), "sh", "-c", "echo $(id -u) $(id -g)")...)},
@@ -151,12 +160,18 @@ var behaviours = []behaviour{
 			t.Errorf("touch: code %d, %q", r.Code, r.Stderr)
 		}
 	}},
+	{"read-only root with a tmpfs that is not", details, says("ok\n", runs(f("--read-only", "--tmpfs", "/t"), "sh", "-c", "touch /x 2>/dev/null || touch /t/x && echo ok")...)},
 	{"tmpfs", details, says("tmpfs\n", runs(f("--tmpfs", "/t:size=1m"), "sh", "-c", "grep ' /t ' /proc/mounts | cut -d' ' -f1")...)},
 	{"shm size", details, says("size=8192k\n", runs(f("--shm-size", "8m"), "sh", "-c", "grep ' /dev/shm ' /proc/mounts | grep -o size=8192k")...)},
 	{"ulimit", details, says("100\n", runs(f("--ulimit", "nofile=100:100"), "sh", "-c", "ulimit -n")...)},
 	{"memory limit", details, says("33554432\n", runs(f("-m", "32m"), "cat", "/sys/fs/cgroup/memory/memory.limit_in_bytes")...)},
 	{"cpu limit", details, says("50000\n", runs(f("--cpus", "0.5"), "cat", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us")...)},
-	{"pids limit", details, says("42\n", runs(f("--pids-limit", "42"), "cat", "/sys/fs/cgroup/pids/pids.max")...)},
+	{"pids limit", details, func(t *testing.T, u user) {
+		says("42\n", runs(f("--pids-limit", "42"), "cat", "/sys/fs/cgroup/pids/pids.max")...)(t, u)
+		if r := u.run(t, runs(f("--pids-limit", "4"), "sh", "-c", "sleep 1 & sleep 1 & sleep 1 & sleep 1 & sleep 1 & wait")...); !strings.Contains(r.Stderr, "fork") {
+			t.Errorf("six processes where four may be: %+v", r)
+		}
+	}},
 	{"default capabilities", details, says("00000000a80425fb\n", runs(nil, "sh", "-c", "grep CapEff /proc/self/status | cut -f2")...)},
 	{"capabilities dropped and added", details, says("0000000000001000\n", runs(f("--cap-drop", "ALL", "--cap-add", "NET_ADMIN"), "sh", "-c", "grep CapEff /proc/self/status | cut -f2")...)},
 	{"seccomp is on", details, says("2\n", runs(nil, "sh", "-c", "grep Seccomp: /proc/self/status | cut -f2")...)},
@@ -250,6 +265,13 @@ var behaviours = []behaviour{
 		says("137\n", "wait", id)(t, u)
 		state("exited 137")
 	}},
+	{"stop sends the signal that was asked for", details, func(t *testing.T, u user) {
+		id := strings.TrimSpace(u.must(t, "run", "-d", "--stop-signal", "USR1", "busybox", "sh", "-c", "trap 'exit 8' USR1; while :; do sleep 0.05; done"))
+		defer u.must(t, "rm", "-f", id)
+		time.Sleep(300 * time.Millisecond)
+		u.must(t, "stop", id)
+		says("exited 8\n", "inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", id)(t, u)
+	}},
 	{"pause and unpause", details, func(t *testing.T, u user) {
 		id := strings.TrimSpace(u.must(t, "run", "-d", "busybox", "sleep", "1000"))
 		defer u.must(t, "rm", "-f", id)
@@ -324,6 +346,43 @@ var behaviours = []behaviour{
 			t.Errorf("code %d: %q", r.Code, r.Stderr)
 		}
 	}},
+	{"save and load", details, func(t *testing.T, u user) {
+		file := filepath.Join(rig.Dir(t), "saved.tar")
+		u.must(t, "tag", "busybox", "saved:1")
+		u.must(t, "save", "-o", file, "saved:1")
+		u.must(t, "rmi", "saved:1")
+		if out := u.must(t, "load", "-i", file); !strings.Contains(out, "Loaded image: saved:1") {
+			t.Errorf("load says %q", out)
+		}
+		defer u.must(t, "rmi", "saved:1")
+		says("hello\n", "run", "--rm", "saved:1", "echo", "hello")(t, u)
+		load := u.cmd(t, "load", "-q")
+		in, err := os.Open(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer in.Close()
+		load.Stdin = in
+		rig.Must(t, load)
+	}},
+	{"diff and commit", details, func(t *testing.T, u user) {
+		id := strings.TrimSpace(u.must(t, "create", "-e", "KEPT=1", "busybox", "sh", "-c", "echo new > /root/new; rm /etc/group; echo more >> /etc/passwd"))
+		defer u.must(t, "rm", "-f", id)
+		u.must(t, "start", "-a", id)
+		out := u.must(t, "diff", id)
+		for _, line := range []string{"A /root/new\n", "D /etc/group\n", "C /etc/passwd\n"} {
+			if !strings.Contains(out, line) {
+				t.Errorf("diff %q lacks %q", out, line)
+			}
+		}
+		u.must(t, "commit", "-m", "why", "-c", "CMD [\"cat\", \"/root/new\"]", id, "committed:1")
+		defer u.must(t, "rmi", "committed:1")
+		says("new\n", "run", "--rm", "committed:1")(t, u)
+		says("1 gone\n", "run", "--rm", "committed:1", "sh", "-c", "test -e /etc/group || echo $KEPT gone")(t, u)
+		if out := u.must(t, "history", "--format", "{{.Comment}}", "committed:1"); !strings.HasPrefix(out, "why\n") {
+			t.Errorf("history says %q", out)
+		}
+	}},
 	{"info, version and events", details, func(t *testing.T, u user) {
 		if out := u.must(t, "info", "--format", "{{.Driver}} {{.OSType}}"); !strings.Contains(out, "overlay") || !strings.Contains(out, "linux") {
 			t.Errorf("info says %q", out)
@@ -353,6 +412,21 @@ var behaviours = []behaviour{
 		if data, _ := os.ReadFile(dir + "/h"); string(data) != "copied\n" {
 			t.Errorf("copied out: %q", data)
 		}
+		if err := os.MkdirAll(dir+"/d/e", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink("e/none", dir+"/d/link"); err != nil {
+			t.Fatal(err)
+		}
+		u.must(t, "cp", dir+"/d", id+":/tmp")
+		says("e/none\n", "exec", id, "readlink", "/tmp/d/link")(t, u)
+		cmd := u.cmd(t, "cp", id+":/tmp/d", "-")
+		if list := rig.Must(t, cmd); !strings.Contains(list, "d/e/") {
+			t.Errorf("the tar has %d bytes and no d/e/", len(list))
+		}
+		if r := u.run(t, "cp", id+":/none", dir); r.Code != 1 || !strings.Contains(r.Stderr, "/none") {
+			t.Errorf("a file that is not there: %+v", r)
+		}
 	}},
 	{"the default bridge has an address, a gateway and hosts", basics, func(t *testing.T, u user) {
 		out := u.must(t, runs(f("--add-host", "db:10.1.2.3", "--dns", "10.9.9.9"), "sh", "-c", "ip -4 -o addr show eth0; ip route; cat /etc/hosts /etc/resolv.conf")...)
@@ -378,21 +452,67 @@ var behaviours = []behaviour{
 		}
 	}},
 	{"published ports answer from the host", basics, func(t *testing.T, u user) {
-		id := strings.TrimSpace(u.must(t, "run", "-d", "-p", "127.0.0.1:8081:80", "-p", "8082-8083:82-83/udp", "busybox", "sh", "-c",
-			"echo served > /index.html; httpd -p 80 -h /; udpsvd -v 0 83 cat; sleep 1000"))
+		// busybox has no server for UDP; Debian's nc echoes by way of a fifo.
+		id := strings.TrimSpace(u.must(t, "run", "-d", "-p", "127.0.0.1:8081:80", "-p", "8082-8083:82-83/udp", "-v", "/usr:/host/usr:ro", "busybox", "sh", "-c",
+			"echo served > /index.html; httpd -p 80 -h /; ln -s usr/lib usr/lib64 /host; mkfifo /echo; chroot /host nc.openbsd -u -l 83 </echo | cat >/echo"))
 		defer u.must(t, "rm", "-f", id)
 		says("127.0.0.1:8081\n", "port", id, "80")(t, u)
+		if out := u.must(t, "port", id, "82/udp"); !strings.HasPrefix(out, "0.0.0.0:8082\n") {
+			t.Errorf("the first of a range is at %q", out)
+		}
+		serves(t, u, "http://127.0.0.1:8081/index.html")
 		rig.Eventually(t, 5*time.Second, func() error {
-			out, err := u.host.Command("curl", "-s", "-m", "2", "http://127.0.0.1:8081/index.html").Output()
-			if err == nil && string(out) != "served\n" {
-				err = fmt.Errorf("answer %q", out)
+			echo := u.host.Command("nc.openbsd", "-u", "-p", "9083", "-w", "1", "127.0.0.1", "8083") // nc answers its first peer alone
+			echo.Stdin = strings.NewReader("by udp\n")
+			if out, err := echo.Output(); string(out) != "by udp\n" {
+				return fmt.Errorf("udp answers %q, %v", out, err)
 			}
-			return err
+			return nil
 		})
 		if r := u.run(t, "run", "--rm", "-p", "127.0.0.1:8081:80", "busybox", "true"); r.Code != 125 || !strings.Contains(r.Stderr, "8081") {
 			t.Errorf("a port in use: code %d, %q", r.Code, r.Stderr)
 		}
 	}},
+	{"-P publishes what is exposed, on ports that are free", details, func(t *testing.T, u user) {
+		id := strings.TrimSpace(u.must(t, "run", "-d", "--expose", "80", "-P", "busybox", "sh", "-c", "echo served > /index.html; httpd -f -p 80 -h /"))
+		defer u.must(t, "rm", "-f", id)
+		at, _, _ := strings.Cut(u.must(t, "port", id, "80/tcp"), "\n")
+		_, port, found := strings.Cut(at, ":")
+		if !found {
+			t.Fatalf("port 80 is at %q", at)
+		}
+		serves(t, u, "http://127.0.0.1:"+port+"/index.html")
+	}},
+	{"a network of the user's own resolves names", details, func(t *testing.T, u user) {
+		u.must(t, "network", "create", "--subnet", "10.222.5.0/24", "own")
+		defer u.must(t, "network", "rm", "own")
+		says("own bridge\n", "network", "ls", "--filter", "name=own", "--format", "{{.Name}} {{.Driver}}")(t, u)
+		u.must(t, "run", "-d", "--network", "own", "--network-alias", "alias", "--name", "server", "busybox", "sh", "-c", "echo served > /index.html; httpd -f -p 80 -h /")
+		defer u.must(t, "rm", "-f", "server")
+		address := strings.TrimSpace(u.must(t, "inspect", "-f", "{{.NetworkSettings.Networks.own.IPAddress}}", "server"))
+		if !strings.HasPrefix(address, "10.222.5.") {
+			t.Errorf("the address is %q", address)
+		}
+		for _, name := range []string{"server", "alias"} {
+			if out := u.must(t, runs(f("--network", "own"), "nslookup", name)...); !strings.Contains(out, address) {
+				t.Errorf("nslookup %s says %q, not %s", name, out, address)
+			}
+		}
+		if r := u.run(t, "network", "rm", "own"); r.Code != 1 || !strings.Contains(r.Stderr, "own") {
+			t.Errorf("a network in use was removed: %+v", r)
+		}
+		id := strings.TrimSpace(u.must(t, "run", "-d", "busybox", "sleep", "1000"))
+		defer u.must(t, "rm", "-f", id)
+		get := "printf 'GET /index.html HTTP/1.0\\r\\n\\r\\n' | nc -w 2 " + address + " 80 | tail -n 1" // a static wget wants the C library's files
+		if r := u.run(t, "exec", id, "sh", "-c", get); r.Stdout != "" || !strings.Contains(r.Stderr, "nc: ") {
+			t.Errorf("one network reaches into the other: %+v", r)
+		}
+		u.must(t, "network", "connect", "own", id)
+		says("served\n", "exec", id, "sh", "-c", get)(t, u)
+		u.must(t, "network", "disconnect", "own", id)
+		says("eth0\nlo\n", "exec", id, "ls", "/sys/class/net")(t, u)
+	}},
+	{"an unknown network is refused", details, fails(125, "nosuchnet", runs(f("--network", "nosuchnet"), "true")...)},
 	{"restart policy brings a container back", details, func(t *testing.T, u user) {
 		id := strings.TrimSpace(u.must(t, "run", "-d", "--restart", "on-failure:2", "busybox", "sh", "-c", "exit 1"))
 		defer u.must(t, "rm", "-f", id)
@@ -433,6 +553,18 @@ var behaviours = []behaviour{
 			t.Errorf("containers left: %s", left)
 		}
 	}},
+}
+
+// serves waits until a web server on a published port answers.
+func serves(t *testing.T, u user, url string) {
+	t.Helper()
+	rig.Eventually(t, 5*time.Second, func() error {
+		out, err := u.host.Command("curl", "-s", "-m", "2", url).Output()
+		if err == nil && string(out) != "served\n" {
+			err = fmt.Errorf("answer %q", out)
+		}
+		return err
+	})
 }
 
 // terminal runs args on a pseudo terminal of 33 rows and 101 columns, types keys
