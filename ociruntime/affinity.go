@@ -42,10 +42,7 @@ func parseMask(list string) ([]byte, error) {
 // affinity is process.execCPUAffinity: the processors that an exec is cloned on,
 // before it is in the container's group, and those that it runs on then.
 func (c *compiler) affinity() error {
-	a := c.process.ExecCPUAffinity
-	if a == nil && c.spec.Process != nil {
-		a = c.spec.Process.ExecCPUAffinity
-	}
+	a := c.affinityOf()
 	if a == nil {
 		return nil
 	}
@@ -66,6 +63,14 @@ func (c *compiler) affinity() error {
 	c.stage("run on the processors", a.Final)
 	c.call("sched_setaffinity", num(0), num(len(mask)), raw(mask, a.Final))
 	return nil
+}
+
+// affinityOf is that of the exec, or of all of the container's.
+func (c *compiler) affinityOf() *specs.CPUAffinity {
+	if a := c.process.ExecCPUAffinity; a != nil || c.spec.Process == nil {
+		return a
+	}
+	return c.spec.Process.ExecCPUAffinity
 }
 
 // memoryModes are the policies of set_mempolicy(2), by name.

@@ -174,14 +174,23 @@ func (c *compiler) namespaces() error {
 }
 
 // joinCgroups joins the container's groups, before a namespace hides the host's
-// view of the process from the kernel's checks.
+// view of the process from the kernel's checks. The processors that our caller
+// may run on are not the container's: since Linux 6.2 joining a group keeps them.
 func (c *compiler) joinCgroups() {
 	for _, p := range c.CgroupJoin {
 		fd := c.file(File{Name: "cgroup", Call: "open", Path: p, Flags: unix.O_WRONLY})
 		c.stage("join cgroup", path.Dir(p))
 		c.call("write", fd, str("0"), num(1))
 	}
+	if !c.inside || c.affinityOf() == nil {
+		c.stage("run on every processor that the cgroup has", "")
+		all := slices.Repeat([]byte{0xff}, mostCPUs/8)
+		c.call("sched_setaffinity", num(0), num(len(all)), raw(all, "all")).fine(unix.EPERM, unix.EINVAL)
+	}
 }
+
+// mostCPUs is how many processors a kernel can be built for (CONFIG_NR_CPUS).
+const mostCPUs = 8192
 
 // joinNamespaces joins those that are given by path, the user namespace last: it
 // has no rights over the others, which root has. An ordinary user has them only

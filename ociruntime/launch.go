@@ -194,7 +194,7 @@ func (f File) open() (fd int, err error) {
 		if fd, err = unix.Open(f.Path, f.Flags|unix.O_CLOEXEC, 0); err != nil {
 			return -1, fmt.Errorf("open %s %s: %w", f.Name, f.Path, err)
 		}
-		return fd, nil
+		return fd, f.verify(fd)
 	case "open_tree":
 		if fd, err = unix.OpenTree(unix.AT_FDCWD, f.Path, uint(f.Flags)); err != nil {
 			return -1, fmt.Errorf("%s: open_tree %s: %w", f.Name, f.Path, err)
@@ -211,8 +211,35 @@ func (f File) open() (fd int, err error) {
 	return -1, fmt.Errorf("open %s: nothing is given for it", f.Name)
 }
 
+// verify closes fd unless it is what f says that it must be.
+func (f File) verify(fd int) (err error) {
+	defer errs.Undo(&err, func() error { return unix.Close(fd) })
+	if f.Device != 0 {
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return fmt.Errorf("%s: stat %s: %w", f.Name, f.Path, err)
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFCHR || uint64(st.Rdev) != f.Device {
+			return fmt.Errorf("%s: %s is not character device %d:%d", f.Name, f.Path, unix.Major(f.Device), unix.Minor(f.Device))
+		}
+	}
+	if f.Magic != 0 {
+		var st unix.Statfs_t
+		if err := unix.Fstatfs(fd, &st); err != nil {
+			return fmt.Errorf("%s: statfs %s: %w", f.Name, f.Path, err)
+		}
+		if int64(st.Type) != f.Magic {
+			return fmt.Errorf("%s: %s is of another filesystem (0x%x)", f.Name, f.Path, st.Type)
+		}
+	}
+	return nil
+}
+
 // change makes the tree fd what f says, or closes it.
 func (f File) change(fd int) (err error) {
+	if err := f.verify(fd); err != nil {
+		return err
+	}
 	defer errs.Undo(&err, func() error { return unix.Close(fd) })
 	if f.IDMap != nil {
 		if err := f.IDMap.apply(fd); err != nil {

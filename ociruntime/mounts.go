@@ -118,8 +118,17 @@ func (c *compiler) bind(m specs.Mount, o mountOptions, dest string) error {
 		})
 	}
 	tree := c.file(f)
-	c.attach(tree, c.at(dest, !c.NotDir[src], 0))
+	c.attach(tree, c.at(dest, !c.NotDir[src], resolveFor(dest)))
 	return nil
+}
+
+// resolveFor refuses links on the way to /proc and /sys, whatever is mounted
+// there: what is written and hidden by these names must be in it (CVE-2023-28642).
+func resolveFor(dest string) uint64 {
+	if dest == "/proc" || dest == "/sys" {
+		return unix.RESOLVE_NO_SYMLINKS
+	}
+	return 0
 }
 
 // rootPropagation is linux.rootfsPropagation for mounts made inside.
@@ -157,7 +166,7 @@ func (c *compiler) filesystem(m specs.Mount, o mountOptions, dest string, earlie
 	if m.Type == "proc" && c.proc == 0 {
 		c.proc = tree
 	}
-	var resolve uint64
+	resolve := resolveFor(dest)
 	if m.Type == "proc" || m.Type == "sysfs" {
 		resolve = unix.RESOLVE_NO_SYMLINKS // CVE-2019-19921, CVE-2023-27561
 	}

@@ -44,6 +44,9 @@ type File struct {
 	Flags int        `json:"flags,omitempty"`
 	Attrs []treeAttr `json:"-"` // changes to a tree from open_tree, in order
 	IDMap *idmap     `json:"-"` // and the id mapping it gets
+	// What is opened must be this device, and of this filesystem (statfs(2)); 0 is any.
+	Device uint64 `json:"device,omitempty"`
+	Magic  int64  `json:"magic,omitempty"`
 	// CopyUp is what a tmpfs begins with (Call is "fsmount").
 	CopyUp *copyUp `json:"-"`
 }

@@ -14,7 +14,7 @@ import (
 // have changed (CVE-2025-52881).
 func (c *compiler) procfs() Arg {
 	if c.inside {
-		return c.file(File{Name: "procfs", Call: "open", Path: "/proc", Flags: unix.O_PATH | unix.O_DIRECTORY})
+		return c.file(File{Name: "procfs", Call: "open", Path: "/proc", Flags: unix.O_PATH | unix.O_DIRECTORY, Magic: unix.PROC_SUPER_MAGIC})
 	}
 	if c.proc == 0 {
 		c.proc = c.newFilesystem("proc", "proc", nil, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
@@ -151,7 +151,7 @@ func (c *compiler) hidePaths() error {
 	}
 	// What covers a file is the host's /dev/null and never the container's,
 	// which could be anything (CVE-2025-31133).
-	null := c.file(File{Name: "mask for files", Call: "open_tree", Path: "/dev/null", Flags: treeFlags, Attrs: []treeAttr{
+	null := c.file(File{Name: "mask for files", Call: "open_tree", Path: "/dev/null", Flags: treeFlags, Device: nullDevice, Attrs: []treeAttr{
 		{attr: unix.MountAttr{Propagation: unix.MS_PRIVATE}},
 	}})
 	// Only a mount that is attached can be copied (before Linux 6.15), so both
@@ -172,6 +172,9 @@ func (c *compiler) hidePaths() error {
 	c.call("chdir", str("/"))
 	return nil
 }
+
+// nullDevice is the number of the null device, 1:3.
+const nullDevice = 1<<8 | 3
 
 // readonlyPath puts a read-only copy of the mount tree at p onto p.
 func (c *compiler) readonlyPath(p string) {
