@@ -569,6 +569,26 @@ func TestHostileRootfs(t *testing.T) {
 			err: "mount proc on /proc",
 		},
 		{
+			name: "/proc is a link, and bound (CVE-2023-28642)",
+			set: func(dir string) error {
+				return errors.Join(os.Remove(dir+"/proc"), os.Mkdir(dir+"/fake", 0o755), os.Symlink("/fake", dir+"/proc"))
+			},
+			change: func(s *specs.Spec) {
+				s.Mounts[0] = specs.Mount{Destination: "/proc", Type: "bind", Source: "/proc", Options: []string{"rbind"}}
+			},
+			err: "mount /proc on /proc",
+		},
+		{
+			name: "/sys is a link, and bound (CVE-2023-28642)",
+			set: func(dir string) error {
+				return errors.Join(os.Remove(dir+"/sys"), os.Symlink("/tmp", dir+"/sys"))
+			},
+			change: func(s *specs.Spec) {
+				s.Mounts[3] = specs.Mount{Destination: "/sys", Type: "bind", Source: "/sys", Options: []string{"rbind", "ro"}}
+			},
+			err: "mount /sys on /sys",
+		},
+		{
 			name: "/sys is a link",
 			set: func(dir string) error {
 				return errors.Join(os.Remove(dir+"/sys"), os.Symlink("/tmp", dir+"/sys"))
