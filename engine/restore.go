@@ -175,6 +175,7 @@ func (c *containers) resumeLife(f *found) {
 		r := c.adoptRun(k, nil)
 		c.goroutine(func(ctx context.Context) { c.ended(ctx, k, r, exitUnknown, time.Now()) })
 	case rec.State.Phase == removing || rec.HostConfig.AutoRemove || rec.State.Phase == created && !c.whole(rec, f):
+		k.edit(func(r *record) { r.State.Phase = removing }) // before anybody can ask for it
 		c.goroutine(func(ctx context.Context) { c.finishRemoval(ctx, k, f.task != nil) })
 	default:
 		c.goroutine(func(ctx context.Context) { c.rest(ctx, k, f.task != nil) })
@@ -253,7 +254,6 @@ func (c *containers) finishRemoval(ctx context.Context, k *ctr, task bool) {
 			c.cfg.Log.Warn("task is left", "container", k.id, "err", err)
 		}
 	}
-	k.edit(func(r *record) { r.State.Phase = removing })
 	if err := c.erase(ctx, k, removal{volumes: true}); err != nil {
 		c.cfg.Log.Warn("container is left", "container", k.id, "err", err)
 		k.edit(func(r *record) { r.State.Dead = true })
