@@ -6,7 +6,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1.
 LDFLAGS := -s -w -X github.com/gantryd/gantry/internal/version.Commit=$(VERSION)
 export CGO_ENABLED := 0
 
-.PHONY: help build demo test test-vm deps lint bench install uninstall generate
+.PHONY: help build demo test test-vm torture deps lint bench install uninstall generate
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,10 @@ test: deps build ## install what the tests need and run them all
 
 test-vm: deps build ## the tests that want cgroup v2 and another kernel, in a virtual machine (part of make test)
 	$(GO) test -count 1 -v -timeout 30m ./test/vm
+
+SECONDS ?= 60
+torture: deps build ## kill gantryd and shims at random while clients work, for SECONDS (60), and prove that nothing is lost
+	$(GO) test -count 1 -v -timeout 0 -run AnyKill ./test/torture -args -seconds $(SECONDS)
 
 deps: ## install the Debian packages that the tests and the bench need
 	@.ci/deps

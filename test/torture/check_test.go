@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -51,7 +51,7 @@ func newDieWatch(w *world) *dieWatch {
 	go func() {
 		defer close(done)
 		for ctx.Err() == nil {
-			dw.listen(ctx, d.http)
+			dw.listen(ctx, d)
 			time.Sleep(10 * time.Millisecond)
 		}
 	}()
@@ -60,13 +60,8 @@ func newDieWatch(w *world) *dieWatch {
 
 // listen reads events until the daemon dies. Those that a new daemon repeats have
 // the same time.
-func (dw *dieWatch) listen(ctx context.Context, client *http.Client) {
-	req, err := http.NewRequestWithContext(ctx, "GET", `http://d/events?since=1&filters={"type":{"container":true},"event":{"die":true}}`, nil)
-	if err != nil {
-		dw.w.t.Error(err)
-		return
-	}
-	resp, err := client.Do(req)
+func (dw *dieWatch) listen(ctx context.Context, d *docker) {
+	resp, err := d.get(ctx, `/events?since=1&filters={"type":{"container":true},"event":{"die":true}}`)
 	if err != nil {
 		return
 	}
@@ -235,11 +230,16 @@ func empty(dir string) bool {
 	return err == nil && len(all) == 0
 }
 
-// stays says what an idle daemon leaves in its directories.
+// stays says what an idle daemon leaves in its directories. A directory is told of
+// where it is empty.
 func stays(path string) bool {
-	fmt.Println("STAYS?", path)
-	return true
+	return idle.MatchString(path)
 }
+
+var idle = regexp.MustCompile(`^(a|s|fifo|roots|containers|volumes|runtime/(moby|torture)|gantryd\.lock|containerd\.sock(\.ttrpc)?|engine\.sock` +
+	`|networks/([0-9a-f]{64}\.json|netns|sandboxes)` +
+	`|containerd/io\.containerd\.(content\.v1\.content/(ingest|blobs/sha256)|grpc\.v1\.introspection/uuid|metadata\.v1\.bolt/meta\.db` +
+	`|snapshotter\.v1\.overlayfs/(metadata\.db|snapshots)|runtime\.v2\.task/(moby|torture)))$`)
 
 // checkStores proves that the databases are whole and that nothing is on disk of
 // which they do not know: by now that is everything.

@@ -46,10 +46,25 @@ type box struct {
 }
 
 func newDocker(w *world, n int) *docker {
+	transport := keptAlive(w)
+	transport.DisableKeepAlives = true // a daemon that died under a kept connection leaves open what was done
+	return &docker{world: w, n: n, rand: w.rand(n), http: &http.Client{Transport: transport}}
+}
+
+func keptAlive(w *world) *http.Transport {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", w.daemon.Socket)
 	}
-	return &docker{world: w, n: n, rand: w.rand(n), http: &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
+	return &http.Transport{DialContext: dial, MaxIdleConnsPerHost: 10}
+}
+
+// get begins to read an answer.
+func (d *docker) get(ctx context.Context, path string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, "GET", "http://d"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	return d.http.Do(req)
 }
 
 // refusal is an answer of the engine that is an error.
@@ -207,7 +222,11 @@ func (d *docker) create() {
 	err := d.call("POST", "/containers/create?name="+b.name, object{
 		"Image": "busybox", "Cmd": script(b.code), "ExposedPorts": object{"80/tcp": object{}}, "HostConfig": host,
 	}, &made)
+	b.note("create", err)
 	switch {
+	case err == nil && b.auto:
+		b.is("created", "gone")
+		b.id = made.ID
 	case err == nil:
 		b.is("created")
 		b.id = made.ID
@@ -228,6 +247,7 @@ func (d *docker) step(b *box) {
 	path := "/containers/" + b.name
 	if b.hunted && b.id != "" && d.rand.IntN(2) == 0 {
 		d.hunt(b.id, true)
+		b.note("hunted", nil)
 		b.mayEnd("exited 137")
 	}
 	switch d.rand.IntN(10) {
@@ -253,6 +273,9 @@ func (d *docker) step(b *box) {
 // begun says what may become of b, which was started.
 func (b *box) begun() {
 	b.started++
+	if b.hunted {
+		b.mayEnd("exited 137")
+	}
 	if b.code != 0 {
 		b.mayEnd(b.end(b.code))
 	}
@@ -269,6 +292,7 @@ func (b *box) end(code int) string {
 func (d *docker) start(b *box) {
 	before := b.states()
 	err := d.call("POST", "/containers/"+b.name+"/start", nil, nil)
+	b.note("start", err)
 	switch {
 	case err == nil:
 		// What was told before is void: a program that ended was started again.
@@ -276,9 +300,6 @@ func (d *docker) start(b *box) {
 		b.is("running")
 		if !ran {
 			b.ends = map[string]bool{}
-			if b.hunted && b.id != "" && d.isPrey(b.id) {
-				b.mayEnd("exited 137")
-			}
 		}
 		b.begun()
 	case code(err) == 404 && (b.may["gone"] || b.ends["gone"]):
@@ -321,6 +342,7 @@ func (d *docker) end(b *box, path, state string) {
 		state = "gone"
 	}
 	err := d.call("POST", path, nil, nil)
+	b.note(path, err)
 	switch {
 	case err == nil:
 		// A trap that the shell had not set yet, or a container that was paused:
@@ -359,6 +381,7 @@ func (b *box) settle(d *docker) {
 }
 
 func (d *docker) pause(b *box) {
+	b.note("pause", nil)
 	if err := d.call("POST", "/containers/"+b.name+"/pause", nil, nil); code(err) >= 500 && !b.hunted {
 		d.t.Errorf("pause %s: %v", b.name, err)
 	}
@@ -443,6 +466,7 @@ func demux(data []byte) string {
 func (d *docker) commit(b *box) {
 	repo := "commit" + b.name
 	err := d.call("POST", "/commit?container="+b.name+"&repo="+repo+"&tag=1", object{}, nil)
+	b.note("commit", err)
 	if code(err) >= 500 {
 		d.t.Errorf("commit %s: %v", b.name, err)
 	}
@@ -456,6 +480,7 @@ func (d *docker) remove(b *box) {
 		d.hunt(b.id, false)
 	}
 	err := d.call("DELETE", "/containers/"+b.name+"?force=1", nil, nil)
+	b.note("remove", err)
 	switch {
 	case err == nil:
 		b.is("gone")
@@ -483,6 +508,9 @@ func (d *docker) saw(b *box, state string) {
 		d.t.Errorf("container %s (%.12s) %v", b.name, b.id, err)
 		b.is(state)
 	}
+	if b.auto && state == "created" {
+		b.also("gone") // whom it was made for is gone with the daemon: the next one removes it
+	}
 	if state != "running" && state != "paused" {
 		b.ends = map[string]bool{}
 	}
@@ -491,6 +519,9 @@ func (d *docker) saw(b *box, state string) {
 // state is the engine's word for the state of b, when it is in one.
 func (d *docker) state(b *box) string {
 	s := d.stateOf(b.name)
+	for end := time.Now().Add(patience); b.auto && strings.HasPrefix(s, "exited") && time.Now().Before(end); s = d.stateOf(b.name) {
+		time.Sleep(20 * time.Millisecond) // its removal was cut off, and goes on
+	}
 	if b.id == "" && s != "gone" {
 		var is struct{ ID string }
 		if err := d.sure("GET", "/containers/"+b.name+"/json", nil, &is); err == nil {

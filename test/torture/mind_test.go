@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
 
 // mind is what a client knows of a container: the states that it may be in. A
@@ -17,6 +18,16 @@ import (
 type mind struct {
 	may  map[string]bool
 	ends map[string]bool // how it may end by itself while it runs
+	past []string        // what was done and seen last, for who asks how it came so
+}
+
+// note keeps what was done.
+func (m *mind) note(what string, err error) {
+	at := time.Now().UTC().Format("15:04:05.000 ")
+	if err != nil {
+		what += fmt.Sprintf(" (%.80v)", err)
+	}
+	m.past = append(m.past[max(0, len(m.past)-15):], at+what)
 }
 
 func newMind(states ...string) *mind {
@@ -47,9 +58,10 @@ func (m *mind) mayEnd(states ...string) {
 
 // sees takes note of the state that the container is in, or says why it cannot be.
 func (m *mind) sees(state string) error {
+	defer m.note("seen "+state, nil)
 	runs := m.may["running"] || m.may["paused"]
 	if !m.may[state] && !(runs && m.ends[state]) {
-		return fmt.Errorf("is %s; may be %s", state, m)
+		return fmt.Errorf("is %s; may be %s; past:\n\t%s", state, m, strings.Join(m.past, "\n\t"))
 	}
 	m.is(state)
 	return nil

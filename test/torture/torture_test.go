@@ -104,6 +104,18 @@ func newWorld(t *testing.T) *world {
 	if w.seed == 0 {
 		w.seed = rand.Uint64()
 	}
+	t.Cleanup(func() {
+		if *logFile == "" {
+			return
+		}
+		data, err := os.ReadFile(w.daemon.Log)
+		if err == nil {
+			err = os.WriteFile(*logFile, data, 0o600)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
 	// What a failed test leaves would make the next one fail.
 	t.Cleanup(func() {
 		if t.Failed() {
