@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/gantryd/gantry/test/rig"
 )
 
 // service runs the jobs and powers off, whatever comes of them.
@@ -42,4 +44,12 @@ func TestTheRuntimeUnderSystemd(t *testing.T) {
 			m.boot()
 		})
 	}
+}
+
+func TestTheRuntimeWithoutRoot(t *testing.T) {
+	m := newMachine(t)
+	m.withSystemd(cgroup2)
+	m.must(m.files.copy(rig.Program(t, "gantry-runtime"), "/disk/usr/bin/gantry-runtime"))
+	m.script("rootless.sh")
+	m.boot()
 }
