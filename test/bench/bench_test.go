@@ -74,6 +74,10 @@ func (w *world) run(r *report, tb testing.TB, title string) {
 		bound{"docker run, bridge", false, 0.08, 0.04}, bound{"docker run, bridge", true, 0.10, 0.05},
 		bound{"runc run", false, 0.5, 0.22}, bound{"crun run", false, 0.7, 0.35})
 	r.chapter(tb, title+", with no network (of the same interleaved run)", samples[3:], bound{"docker run, no network", false, 0.08, 0.04})
+
+	r.row("\n### One start, explained\n\nThe journey of one `gantry run --explain` with the bridge network, as the parts themselves tell it.\n")
+	r.row("```\n%s\n```", w.gantry.tells(tb, "run", "--explain", "--name", "explained", busybox, "true"))
+	w.gantry.do(tb, "rm", "explained")
 }
 
 func (w *world) exec(r *report, tb testing.TB, title string) {

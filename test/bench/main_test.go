@@ -17,7 +17,7 @@ var (
 	pulls      = flag.Int("pulls", 5, "how often the big image is pulled")
 	crowds     = flag.Int("crowds", 3, "how often the crowd is started")
 	many       = flag.Int("many", 200, "how many containers a crowd has")
-	short      = flag.Bool("short", false, "measure a few times only, to see that everything runs")
+	short      = flag.Bool("short", false, "measure a few times only, to see that everything runs: the other flags then say nothing")
 )
 
 func TestMain(m *testing.M) {

@@ -67,6 +67,8 @@ func (r *report) absolute(what, unit string, ours, must, aim float64) {
 
 func judge(value, must, aim float64) string {
 	switch {
+	case !(value > 0): // the memory that others gave back meanwhile, or nothing to compare with
+		return "**not measurable now**"
 	case value <= aim:
 		return "Aim reached"
 	case value <= must:
@@ -112,7 +114,7 @@ func describe(tb testing.TB, peers []tool) string {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "- Machine: %s, %d CPUs, %.0f GiB, %s, %s, %s.\n", cpuModel(), runtime.NumCPU(), mem/(1<<20), tool{"uname", "-sr"}.says(tb), cgroups(), runtime.Version())
-	b.WriteString("- Stores of all: one ext4 with a journal on a loop device; state of the daemons: tmpfs.\n- Peers: ")
+	b.WriteString("- Stores of all: one ext4 with a journal, its blocks in memory; state of the daemons: tmpfs.\n- Peers: ")
 	for i, p := range peers {
 		out, err := exec.Command(p[0], p[1:]...).Output()
 		if err != nil {

@@ -31,8 +31,7 @@ func (c tool) base() string { return filepath.Base(c[0]) }
 
 // try runs the command to its end, output thrown away; what it said of an error
 // is in the error.
-func (c tool) try(args ...string) error {
-	// A file and not a pipe: a container that stays would hold it open.
+func (c tool) try(args ...string) error { // A file and not a pipe: a container that stays would hold it open.
 	fd, err := unix.MemfdCreate("stderr", unix.MFD_CLOEXEC)
 	if err != nil {
 		return err
@@ -64,10 +63,21 @@ func (c tool) do(tb testing.TB, args ...string) {
 // says runs the command and gives what it printed.
 func (c tool) says(tb testing.TB, args ...string) string {
 	tb.Helper()
+	return c.output(tb, (*exec.Cmd).Output, args...)
+}
+
+// tells is says, with what went to stderr too.
+func (c tool) tells(tb testing.TB, args ...string) string {
+	tb.Helper()
+	return c.output(tb, (*exec.Cmd).CombinedOutput, args...)
+}
+
+func (c tool) output(tb testing.TB, run func(*exec.Cmd) ([]byte, error), args ...string) string {
+	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	defer cancel()
 	all := c.with(args...)
-	out, err := exec.CommandContext(ctx, all[0], all[1:]...).Output()
+	out, err := run(exec.CommandContext(ctx, all[0], all[1:]...))
 	if err != nil {
 		tb.Fatalf("%s: %v: %s", strings.Join(all, " "), err, out)
 	}
