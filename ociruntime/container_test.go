@@ -58,7 +58,7 @@ func TestTheContainerSeesItself(t *testing.T) {
 			s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/a/nil", Type: "c", Major: major, Minor: minor, UID: &uid}}
 		}, "stat -c '%u %a %t:%T' /dev/a/nil", "1000 666 1:5"},
 		{"domainname", func(s *specs.Spec) { s.Domainname = "example.org" }, "cat /proc/sys/kernel/domainname", "example.org"},
-		{"its own cgroup is shown", nil, "cat /sys/fs/cgroup/pids/tasks | grep -c .", "3"},
+		{"its own cgroup is shown", nil, "grep -c . /sys/fs/cgroup/pids/tasks", "2"},
 		{"a cgroup namespace", func(s *specs.Spec) {
 			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "cgroup"})
 		}, "grep pids /proc/self/cgroup | cut -d: -f3", "/"},
@@ -302,6 +302,47 @@ func TestJoinedNamespaces(t *testing.T) {
 	r.prints("box\n1\nsecond", s2)
 }
 
+// Without namespaces of its own a container shares all with the runtime but
+// the root, and leaves no mount behind.
+func TestNoNamespaces(t *testing.T) {
+	r := newRig(t)
+	s := dockerSpec(t, "sh", "-c", "echo started > /tmp/f; ls / | tr '\\n' ' '; sleep 100")
+	s.Linux.Namespaces, s.Hostname = nil, ""
+	s.Mounts[3].Options = append(s.Mounts[3].Options, "rbind")
+	s.Mounts[3].Type, s.Mounts[3].Source = "bind", "/sys"
+	s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/busybox", Args: []string{"touch", "/tmp/hook"}}}}
+	before := len(mounted(t, r.dir))
+	b, err := r.create(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Start(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	out, _, err := b.exec(process(s, "sh", "-c", "until test -s /tmp/f; do :; done; readlink /proc/self/ns/mnt; pwd; ls /tmp; cat /tmp/f"))
+	own, lerr := os.Readlink("/proc/self/ns/mnt")
+	if want := own + "\n/\nf\nhook\nstarted"; err != nil || lerr != nil || out != want {
+		t.Errorf("exec printed %q, want %q, %v, %v", out, want, err, lerr)
+	}
+	if n := len(mounted(t, r.dir)); n <= before {
+		t.Errorf("%d mounts before, %d with the container", before, n)
+	}
+	if err := b.Delete(context.Background(), true); err != nil {
+		t.Fatal(err)
+	}
+	b.wait()
+	if left := mounted(t, r.dir); len(left) != before {
+		t.Errorf("%d mounts before, left are %q", before, left)
+	}
+	s.Process.Args = []string{"/no/program"}
+	if _, err := r.create(s); err == nil {
+		t.Error("a program that is not there is executed")
+	}
+	if left := mounted(t, r.dir); len(left) != before {
+		t.Errorf("after a failure %q are left", left)
+	}
+}
+
 func TestTerminal(t *testing.T) {
 	r := newRig(t)
 	s := dockerSpec(t, "sh", "-c", "tty; echo -n; read line; echo got $line; ls /proc/self/fd | tail -n 1")
@@ -379,9 +420,9 @@ func TestHooks(t *testing.T) {
 	}
 	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
 	want := []string{
-		`prestart "status":"creating" ` + host + " m",
-		`createRuntime "status":"creating" ` + host + " m",
-		`createContainer "status":"creating" ` + host + " m",
+		`prestart "status":"created" ` + host + " m",
+		`createRuntime "status":"created" ` + host + " m",
+		`createContainer "status":"created" ` + host + " m",
 		"startContainer box",
 		"program",
 		`poststart "status":"running" ` + host + " m",

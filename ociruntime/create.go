@@ -52,6 +52,7 @@ func Create(ctx context.Context, o CreateOptions) (_ *Container, err error) {
 	if err := errors.Join(<-planned, err); err != nil {
 		return nil, err
 	}
+	defer errs.Undo(&err, c.rec.uncover)
 	if err := c.launch(ctx, o); err != nil {
 		return nil, explain(err, c.spec.Process, c.rec.Rootfs, c.spec.Mounts)
 	}
@@ -118,7 +119,7 @@ func (c *Container) look(o CreateOptions) (Facts, error) {
 		}
 		c.rec.RDT = groupsOf(root, o.ID, r)
 	}
-	return facts, nil
+	return facts, c.rec.hostMounts(c.spec.Linux)
 }
 
 // compile makes the plan.

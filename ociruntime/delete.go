@@ -30,7 +30,7 @@ func (c *Container) Delete(ctx context.Context, force bool) error {
 	if err := c.end(); err != nil {
 		return fmt.Errorf("delete container %s: %w", c.ID, err)
 	}
-	if err := errors.Join(stopScope(c.rec.Unit), c.group.Remove(), c.rec.RDT.remove()); err != nil {
+	if err := errors.Join(c.rec.uncover(), stopScope(c.rec.Unit), c.group.Remove(), c.rec.RDT.remove()); err != nil {
 		return fmt.Errorf("delete container %s: %w", c.ID, err)
 	}
 	if err := abandon(c.dir); err != nil {

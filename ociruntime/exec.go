@@ -51,6 +51,9 @@ func (c *Container) Exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 	if err != nil {
 		return nil, fmt.Errorf("duplicate the pidfd: %w", err)
 	}
+	if t.theirs[containerRoot], err = openRoot(c.Pid); err != nil {
+		return nil, err
+	}
 	l := &launch{
 		plan: plan, stdio: [3]*os.File{o.Stdin, o.Stdout, o.Stderr}, extra: o.ExtraFiles,
 		given: t.theirs, reap: o.Reap, trace: tr.add,
@@ -169,6 +172,9 @@ func compileExec(spec *specs.Spec, p *specs.Process, f Facts) (*Plan, error) {
 func (c *compiler) container() error {
 	c.joinCgroups()
 	c.enterContainer(namespaceFlags(c.linux))
+	if !c.has(specs.MountNamespace) {
+		c.enterRootOf()
+	}
 	c.session()
 	return nil
 }

@@ -32,7 +32,8 @@ func (c *Container) createHooks(ctx context.Context, child *child) error {
 	if h == nil {
 		return nil
 	}
-	st.Pid, st.Status = child.pid, Creating
+	// The environment is there (runtime-spec, "Lifecycle": step 2 is over).
+	st.Pid, st.Status = child.pid, Created
 	own := hookRunner{reap: c.reap}
 	//lint:ignore SA1019 prestart is deprecated, and used.
 	if err := own.all(ctx, "prestart", h.Prestart, st); err != nil {
@@ -57,6 +58,12 @@ func (c *Container) startHooks(ctx context.Context) error {
 		return err
 	}
 	inside := hookRunner{reap: c.reap, inside: c.PidFD, linux: spec.Linux}
+	if c.rec.Covered != 0 {
+		if inside.root, err = openRoot(c.Pid); err != nil {
+			return err
+		}
+		defer unix.Close(inside.root)
+	}
 	return inside.all(ctx, "startContainer", c.rec.Hooks.StartContainer, st)
 }
 
@@ -87,6 +94,7 @@ func (c *Container) poststopHooks(ctx context.Context) {
 type hookRunner struct {
 	inside *os.File
 	linux  *specs.Linux // of the container inside
+	root   int          // its root, where that is of no mount namespace; or 0
 	reap   func(int) (syscall.WaitStatus, error)
 }
 
@@ -156,6 +164,10 @@ func (r hookRunner) start(h specs.Hook, in, said *os.File) (*child, error) {
 		given["container"] = int(r.inside.Fd())
 		c.enterContainer(namespaceFlags(r.linux))
 	}
+	if r.root != 0 {
+		given[containerRoot] = r.root
+		c.enterRootOf()
+	}
 	c.stage("close the rest at execve", "")
 	c.markCloseOnExec()
 	c.stage("execute the hook", h.Path)
@@ -166,7 +178,8 @@ func (r hookRunner) start(h specs.Hook, in, said *os.File) (*child, error) {
 	c.call("execve", str(h.Path), strs(args), strs(h.Env))
 	l := &launch{plan: c.finish(), stdio: [3]*os.File{in, said, said}, given: given, cgroup: -1, reap: r.reap}
 	child, err := l.run()
-	delete(given, "container") // it is not ours to close
+	delete(given, "container") // they are not ours to close
+	delete(given, containerRoot)
 	if err != nil {
 		return nil, err
 	}

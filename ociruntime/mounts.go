@@ -1,6 +1,7 @@
 package ociruntime
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"path/filepath"
@@ -14,12 +15,12 @@ import (
 // mounts builds the tree below the rootfs, which it first makes a mount of its
 // own so that it can become the root.
 func (c *compiler) mounts() error {
-	if !c.has(specs.MountNamespace) {
-		return fmt.Errorf("linux.namespaces: a container without a mount namespace is not supported")
+	if c.has(specs.MountNamespace) {
+		c.stage(privateMounts, "/")
+		c.call("mount", null(), str("/"), null(), named(unix.MS_REC|unix.MS_SLAVE, "MS_REC|MS_SLAVE"), null())
+	} else if c.Rootless {
+		return errors.New("linux.namespaces: an ordinary user needs a mount namespace")
 	}
-	c.stage(privateMounts, "/")
-	c.call("mount", null(), str("/"), null(), named(unix.MS_REC|unix.MS_SLAVE, "MS_REC|MS_SLAVE"), null())
-
 	c.root = c.file(File{
 		Name: "rootfs", Call: "open_tree", Path: c.Rootfs, Flags: treeFlags | unix.AT_RECURSIVE,
 		Attrs: []treeAttr{{attr: unix.MountAttr{Propagation: unix.MS_PRIVATE}, recursive: true}},

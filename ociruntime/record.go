@@ -39,7 +39,8 @@ type record struct {
 	Cgroups    map[string]string `json:"cgroups,omitempty"`
 	Unit       string            `json:"unit,omitempty"` // systemd's, with that cgroup driver
 	RDT        rdt               `json:"rdt,omitzero"`
-	Namespaces uint64            `json:"namespaces"` // CLONE_NEW* that are not the creator's own
+	Covered    uint64            `json:"covered,omitempty"` // mount that the container's lie on, without a mount namespace
+	Namespaces uint64            `json:"namespaces"`        // CLONE_NEW* that are not the creator's own
 	Hooks      *specs.Hooks      `json:"hooks,omitempty"`
 }
 

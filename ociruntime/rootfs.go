@@ -100,10 +100,13 @@ func (c *compiler) checkSysctl(key string) error {
 func (c *compiler) enterRoot() error {
 	c.stage("enter the rootfs", c.Rootfs)
 	c.call("fchdir", c.root)
-	if c.NoPivot {
+	switch {
+	case !c.has(specs.MountNamespace):
+		c.call("chroot", str("."))
+	case c.NoPivot:
 		c.call("mount", str("."), str("/"), null(), named(unix.MS_MOVE, "MS_MOVE"), null())
 		c.call("chroot", str("."))
-	} else {
+	default:
 		c.call("pivot_root", str("."), str("."))
 		c.call("umount2", str("."), named(unix.MNT_DETACH, "MNT_DETACH"))
 	}
