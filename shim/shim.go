@@ -34,14 +34,15 @@ type Config struct {
 
 // Shim serves the Task API for its containers.
 type Shim struct {
-	cfg    Config
-	reaper *reaper
-	events *publisher
-	server *ttrpc.Server
-	tasks  map[string]method
+	cfg      Config
+	reaper   *reaper
+	events   *publisher
+	server   *ttrpc.Server
+	services map[string]map[string]method
 
 	mu         sync.Mutex
 	containers map[string]*container // nil while one is being created
+	sandbox    *sandbox              // nil where the shim was not made one
 	quit       chan struct{}         // closed by Shutdown
 	quitting   sync.Once
 	delivered  sync.WaitGroup // attach clients that still get output
@@ -62,7 +63,8 @@ func New(cfg Config) (*Shim, error) {
 		grpc:      cfg.Address,
 		reaper:    r,
 	}
-	s.tasks = s.methods()
+	tasks := s.methods()
+	s.services = map[string]map[string]method{taskV2: tasks, taskV3: tasks, sandboxV1: s.sandboxMethods()}
 	s.server = ttrpc.NewServer(cfg.Socket, s.handle)
 	return s, nil
 }

@@ -62,10 +62,11 @@ func with[T any, P interface {
 
 // handle answers one call.
 func (s *Shim) handle(ctx context.Context, c *ttrpc.Call) (wire.Message, error) {
-	if c.Service != taskV2 && c.Service != taskV3 {
+	service, ok := s.services[c.Service]
+	if !ok {
 		return nil, status(fmt.Errorf("service %s: %w", c.Service, errdefs.ErrNotImplemented))
 	}
-	m, ok := s.tasks[c.Method]
+	m, ok := service[c.Method]
 	if !ok {
 		return nil, status(fmt.Errorf("method %s/%s: %w", c.Service, c.Method, errdefs.ErrNotImplemented))
 	}
@@ -307,12 +308,12 @@ func (s *Shim) connect(_ context.Context, r *taskapi.ProcessRequest) (wire.Messa
 	return resp, nil
 }
 
-// shutdown ends the shim, unless it still has a container: then it is a pod's,
-// and another container's end (runtime v2 README, "Shutdown").
+// shutdown ends the shim, unless it still has a container or is a sandbox: then
+// it is a pod's, and another container's end (runtime v2 README, "Shutdown").
 func (s *Shim) shutdown(_ context.Context, _ *taskapi.ShutdownRequest) (wire.Message, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.containers) == 0 {
+	if len(s.containers) == 0 && s.sandbox == nil {
 		s.quitting.Do(func() { close(s.quit) })
 	}
 	return nil, nil

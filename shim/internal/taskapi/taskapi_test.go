@@ -6,6 +6,7 @@ import (
 
 	"github.com/containerd/containerd/api/events"
 	bootstrap "github.com/containerd/containerd/api/runtime/bootstrap/v1"
+	sandboxapi "github.com/containerd/containerd/api/runtime/sandbox/v1"
 	taskv2 "github.com/containerd/containerd/api/runtime/task/v2"
 	taskv3 "github.com/containerd/containerd/api/runtime/task/v3"
 	eventsapi "github.com/containerd/containerd/api/services/ttrpc/events/v1"
@@ -47,6 +48,14 @@ var same = []struct {
 	{new(taskapi.ConnectResponse), msgs(new(taskv3.ConnectResponse), new(taskv2.ConnectResponse)), nil},
 	{new(taskapi.ShutdownRequest), msgs(new(taskv3.ShutdownRequest), new(taskv2.ShutdownRequest)), nil},
 	{new(taskapi.Empty), msgs(new(emptypb.Empty)), nil},
+
+	{new(taskapi.CreateSandboxRequest), msgs(new(sandboxapi.CreateSandboxRequest)), nil},
+	{new(taskapi.StartSandboxResponse), msgs(new(sandboxapi.StartSandboxResponse)), []protoreflect.Name{"spec"}},
+	{new(taskapi.SandboxRequest), msgs(new(sandboxapi.StopSandboxRequest)), nil},
+	{new(taskapi.PlatformResponse), msgs(new(sandboxapi.PlatformResponse)), nil},
+	{new(taskapi.Platform), msgs(new(types.Platform)), []protoreflect.Name{"os_version", "os_features"}},
+	{new(taskapi.SandboxStatusResponse), msgs(new(sandboxapi.SandboxStatusResponse)), []protoreflect.Name{"extra"}},
+	{new(taskapi.SandboxMetricsResponse), msgs(new(sandboxapi.SandboxMetricsResponse)), nil},
 
 	{new(taskapi.TaskCreate), msgs(new(events.TaskCreate)), nil},
 	{new(taskapi.TaskStart), msgs(new(events.TaskStart)), nil},
