@@ -70,9 +70,10 @@ func (c *containers) ended(ctx context.Context, k *ctr, r *run, code int, at tim
 	}
 	c.publishAt(k, at, eventsapi.ActionDie, attrs)
 	if next == thenRemove {
-		// Its ports are free when the removal is told; the rest goes on behind it.
-		if err := c.networks.down(ctx, k.id); err != nil {
-			c.cfg.Log.Warn("network is left", "container", k.id, "err", err)
+		// Its ports and volumes are free when the removal is told; the rest goes on
+		// behind it.
+		if err := c.giveBack(ctx, k); err != nil {
+			c.cfg.Log.Warn("network or volumes are left", "container", k.id, "err", err)
 		}
 		c.depart(k)
 	}
@@ -85,6 +86,14 @@ func (c *containers) ended(ctx context.Context, k *ctr, r *run, code int, at tim
 	case thenRestart:
 		c.restartAfter(k, delay)
 	}
+}
+
+// giveBack frees what others may want as soon as k is gone: its ports, its
+// mounts of volumes, and the anonymous volumes. Nobody finds k from here on.
+func (c *containers) giveBack(ctx context.Context, k *ctr) error {
+	err := errors.Join(c.networks.down(ctx, k.id), c.unmountVolumes(ctx, k))
+	c.forget(k)
+	return errors.Join(err, c.eraseVolumes(ctx, k, removal{volumes: true}))
 }
 
 // what follows the exit of a task.

@@ -71,7 +71,8 @@ func (c *containers) inspect(k *ctr) inspection {
 	rec := k.snapshot()
 	args := slices.Concat(rec.Config.Entrypoint, rec.Config.Cmd)
 	host := *rec.HostConfig
-	if owner, err := c.etcOwner(k.id, rec); err == nil && owner != k.id {
+	if owner, named, err := c.sharesEtc(k.id, rec); err == nil && owner != k.id {
+		rec = named
 		host.NetworkMode = container.NetworkMode("container:" + owner)
 	}
 	dir := c.dir(k.id)

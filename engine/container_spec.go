@@ -36,6 +36,10 @@ const cgroupParent = "/gantry"
 
 // spec writes config.json.
 func (c *containers) spec(rec record, id string, sb netSandbox, rootfs []ourmount.Mount, subs held) (*anypb.Any, error) {
+	owner, rec, err := c.sharesEtc(id, rec)
+	if err != nil {
+		return nil, err
+	}
 	wishes, err := docker.Container(rec.Config, rec.HostConfig)
 	if err != nil {
 		return nil, invalidUnlessKnown(err)
@@ -46,10 +50,6 @@ func (c *containers) spec(rec record, id string, sb netSandbox, rootfs []ourmoun
 		wishes.CgroupsPath = filepath.Join("/", p, id)
 	}
 	if err := c.namespaces(&wishes, rec, sb); err != nil {
-		return nil, err
-	}
-	owner, err := c.etcOwner(id, rec)
-	if err != nil {
 		return nil, err
 	}
 	dir := c.dir(owner)
@@ -109,7 +109,7 @@ func (c *containers) namespaces(wishes *bundle.Container, rec record, sb netSand
 		if ns.of == "" {
 			continue
 		}
-		pid, other, err := c.sharer(ns.of, ns.kind)
+		pid, err := c.sharer(ns.of, ns.kind)
 		if err != nil {
 			return err
 		}
@@ -117,36 +117,38 @@ func (c *containers) namespaces(wishes *bundle.Container, rec record, sb netSand
 		if ns.kind == "ipc" {
 			wishes.ShmPath = fmt.Sprintf("/proc/%d/root/dev/shm", pid)
 		}
-		_ = other
 	}
 	return nil
 }
 
 // sharer finds the running container whose namespace is to be shared.
-func (c *containers) sharer(ref, kind string) (pid int, other *ctr, err error) {
-	other, err = c.find(ref)
+func (c *containers) sharer(ref, kind string) (pid int, err error) {
+	other, err := c.find(ref)
 	if err != nil {
-		return 0, nil, err
+		return 0, err
 	}
 	r := other.live()
 	if r == nil || r.pid == 0 {
-		return 0, nil, conflict("cannot join %s namespace of a non running container: %s", kind, other.id)
+		return 0, conflict("cannot join %s namespace of a non running container: %s", kind, other.id)
 	}
-	return r.pid, other, nil
+	return r.pid, nil
 }
 
-// etcOwner is the container whose files of /etc are used: the other one where
-// the network is shared.
-func (c *containers) etcOwner(id string, rec record) (string, error) {
+// sharesEtc gives the container whose files of /etc are used, and rec with its
+// name: those of the other one where the network is shared.
+func (c *containers) sharesEtc(id string, rec record) (owner string, named record, err error) {
 	ref := rec.HostConfig.NetworkMode.ConnectedContainer()
 	if ref == "" {
-		return id, nil
+		return id, rec, nil
 	}
 	other, err := c.find(ref)
 	if err != nil {
-		return "", err
+		return "", record{}, err
 	}
-	return other.id, nil
+	theirs, cfg := other.snapshot().Config, *rec.Config
+	cfg.Hostname, cfg.Domainname = theirs.Hostname, theirs.Domainname
+	rec.Config = &cfg
+	return other.id, rec, nil
 }
 
 // writeEtc writes the files of /etc that the network decides.

@@ -52,7 +52,8 @@ func validate(cfg *container.Config, host *container.HostConfig) (warnings []str
 	if len(host.DeviceRequests) > 0 {
 		return nil, invalid("could not select device driver %q with capabilities: %v", host.DeviceRequests[0].Driver, host.DeviceRequests[0].Capabilities)
 	}
-	if len(host.Links) > 0 {
+	// In a network of one's own the endpoint has them; clients say them here too.
+	if own := host.NetworkMode != "" && host.NetworkMode.IsUserDefined(); len(host.Links) > 0 && !own {
 		return nil, invalid("legacy links are not supported: join the containers to one network")
 	}
 	for _, extra := range host.ExtraHosts {

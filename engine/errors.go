@@ -59,7 +59,12 @@ func plainText(err error) string {
 		errdefs.ErrFailedPrecondition, errdefs.ErrPermissionDenied, errdefs.ErrUnavailable, errdefs.ErrUnknown,
 	} {
 		// "permission denied" may also be what the kernel said.
-		if cut, ok := strings.CutSuffix(text, ": "+kind.Error()); ok && errors.Is(err, kind) {
+		if !errors.Is(err, kind) {
+			continue
+		}
+		// What came over gRPC has its kind on a line of its own.
+		text = strings.TrimSuffix(text, "; "+kind.Error())
+		if cut, ok := strings.CutSuffix(text, ": "+kind.Error()); ok {
 			return cut
 		}
 	}

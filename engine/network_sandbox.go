@@ -29,8 +29,11 @@ func (n *networks) check(w netWish) error {
 		if len(w.Endpoints) > 1 && (name == network.Host || name == network.None) {
 			return invalid("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
 		}
-		if len(ep.Links) > 0 {
+		if len(ep.Links) > 0 && !user {
 			return invalid("legacy links are not supported: join the containers to one network")
+		}
+		if _, err := links(ep.Links); err != nil {
+			return err
 		}
 		if !user && len(ep.Aliases) > 0 {
 			return invalid("network-scoped alias is supported only for containers in user defined networks")
@@ -152,7 +155,7 @@ func joinOrder(eps map[string]*dockernet.EndpointSettings) []string {
 }
 
 // join gives the sandbox of the container an interface in one network.
-func (n *networks) join(ctx context.Context, id, name, hostname string, one network.Network, wish *dockernet.EndpointSettings) (*dockernet.EndpointSettings, error) {
+func (n *networks) join(ctx context.Context, id, name, hostname string, one network.Network, wish *dockernet.EndpointSettings) (_ *dockernet.EndpointSettings, err error) {
 	ep := wish.Copy()
 	ep.NetworkID = one.ID
 	if one.Name == network.None {
@@ -170,6 +173,9 @@ func (n *networks) join(ctx context.Context, id, name, hostname string, one netw
 	if !predefined(one.Name) {
 		ep.DNSNames = dnsNames(id, name, hostname, ep.Aliases)
 		o.Aliases = ep.DNSNames
+		if o.Links, err = links(ep.Links); err != nil {
+			return nil, err
+		}
 	}
 	got, err := n.store.Join(ctx, id, one.ID, o)
 	if errdefs.IsAlreadyExists(err) && len(o.Addrs) > 0 {
@@ -192,6 +198,23 @@ func dnsNames(id, name, hostname string, aliases []string) []string {
 		}
 	}
 	return names
+}
+
+// links reads links of an endpoint, each NAME or NAME:ALIAS, by their aliases.
+func links(wished []string) (map[string]string, error) {
+	byAlias := map[string]string{}
+	for _, link := range wished {
+		name, alias, ok := strings.Cut(link, ":")
+		if !ok {
+			alias = name
+		}
+		name = strings.TrimPrefix(name, "/")
+		if name == "" || alias == "" || strings.Contains(alias, ":") {
+			return nil, invalid("bad format for links: %s", link)
+		}
+		byAlias[strings.TrimPrefix(alias, "/")] = name
+	}
+	return byAlias, nil
 }
 
 // fillEndpoint writes what the network gave.

@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -53,7 +54,7 @@ func (n *Networks) plan(b *box, ref string, o EndpointOptions) (*bridge, Endpoin
 	}
 	ep := Endpoint{
 		ID: newID(), SandboxID: b.ID, NetworkID: w.ID, Network: w.Name,
-		IfName: o.IfName, MAC: o.MAC, Aliases: slices.Clone(o.Aliases),
+		IfName: o.IfName, MAC: o.MAC, Aliases: slices.Clone(o.Aliases), Links: maps.Clone(o.Links),
 	}
 	if ep.IfName == "" {
 		ep.IfName = b.freeName()

@@ -42,6 +42,7 @@ func (r *resolver) local(query *dns.Msg, q dns.Question) *dns.Msg {
 // networks of the sandbox. Those of one name come in another order each time.
 func (r *resolver) lookup(name string) []netip.Addr {
 	var addrs []netip.Addr
+	name = r.linked(name)
 	r.neighbours(func(ep *Endpoint) bool {
 		short := strings.TrimSuffix(name, "."+strings.ToLower(ep.Network))
 		if slices.ContainsFunc(ep.Aliases, func(alias string) bool {
@@ -55,6 +56,20 @@ func (r *resolver) lookup(name string) []netip.Addr {
 	})
 	rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
 	return addrs
+}
+
+// linked is what a link of the sandbox makes of the name.
+func (r *resolver) linked(name string) string {
+	r.n.mu.Lock()
+	defer r.n.mu.Unlock()
+	for _, ep := range r.b.Endpoints {
+		for alias, target := range ep.Links {
+			if strings.EqualFold(alias, name) {
+				return strings.ToLower(target)
+			}
+		}
+	}
+	return name
 }
 
 // localPointer answers for addresses of the sandbox's networks, nil for others.

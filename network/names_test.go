@@ -92,9 +92,14 @@ func (m machine) serveNames(addr netip.Addr) *atomic.Int64 {
 // named makes a sandbox in a network that asks the outsider for names.
 func (l *lab) named(id, network string, aliases ...string) machine {
 	l.t.Helper()
+	return l.sandbox(id, network, EndpointOptions{Aliases: aliases})
+}
+
+func (l *lab) sandbox(id, network string, o EndpointOptions) machine {
+	l.t.Helper()
 	s, err := l.NewSandbox(l.t.Context(), id, SandboxOptions{Network: network, DNS: []netip.Addr{l.outsider}})
 	check(l.t, err)
-	ep, err := l.Join(l.t.Context(), id, network, EndpointOptions{Aliases: aliases})
+	ep, err := l.Join(l.t.Context(), id, network, o)
 	check(l.t, err)
 	return l.at(s.Path, ep.Addrs[0].Addr())
 }
@@ -131,13 +136,18 @@ func TestContainersFindEachOtherByName(t *testing.T) {
 		t.Errorf("%d queries for a name that was just asked for", more)
 	}
 
+	linked := l.sandbox("d", "net", EndpointOptions{Links: map[string]string{"Database": "b"}})
+	linked.finds("a link", "database.", dns.TypeA, b.ip.String())
+	a.knowsNot("a link of another one", "database.", dns.TypeA)
+
 	check(t, l.SetAliases(t.Context(), "b", "net", []string{"b", "renamed"}))
 	a.finds("a new alias", "renamed.", dns.TypeA, b.ip.String())
 	a.finds("an alias that another one keeps", "back.", dns.TypeA, b2.ip.String())
 
 	l.crash()
-	l.open("a", "b", "b2", "c")
+	l.open("a", "b", "b2", "c", "d")
 	a.finds("after a restart of the daemon", "renamed.", dns.TypeA, b.ip.String())
+	linked.finds("a link after it", "database.", dns.TypeA, b.ip.String())
 
 	check(t, l.Release(t.Context(), "b2"))
 	a.knowsNot("a container that is gone", "back.", dns.TypeA)

@@ -100,6 +100,9 @@ type EndpointOptions struct {
 	// Aliases are the names by which others on a user-defined network find this
 	// endpoint; the first one answers reverse lookups.
 	Aliases []string
+	// Links are names that this endpoint's sandbox alone knows, each with the name
+	// that it stands for.
+	Links map[string]string
 }
 
 // Endpoint is a sandbox's place in a network.
@@ -114,6 +117,7 @@ type Endpoint struct {
 	Gateways  []netip.Addr     // one for each family; none in an internal network
 	MAC       net.HardwareAddr // of IfName
 	Aliases   []string
+	Links     map[string]string
 }
 
 // Port is one published port.
