@@ -39,7 +39,7 @@ func pruneCommand(c *cli, short string, o *pruneOptions, warning func() string, 
 		Use: "prune [OPTIONS]", Short: short, Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !o.force {
-				if ok, err := c.confirm("WARNING! This will remove " + warning() + "\nAre you sure you want to continue?"); !ok {
+				if ok, err := c.confirm("WARNING! This will remove" + warning() + "\nAre you sure you want to continue?"); !ok {
 					return err
 				}
 			}
@@ -63,7 +63,7 @@ func (c *cli) confirm(question string) (bool, error) {
 func containerPruneCommand(c *cli) *cobra.Command {
 	var o pruneOptions
 	cmd := pruneCommand(c, "Remove all stopped containers", &o,
-		func() string { return "all stopped containers." },
+		func() string { return " all stopped containers." },
 		func(ctx context.Context) error {
 			r, err := c.prune(ctx, "/containers/prune", o.filter)
 			if err != nil {
@@ -79,7 +79,7 @@ func containerPruneCommand(c *cli) *cobra.Command {
 func imagePruneCommand(c *cli) *cobra.Command {
 	var o pruneOptions
 	cmd := pruneCommand(c, "Remove unused images", &o,
-		func() string { return imageWarning(o.all) + "." },
+		func() string { return " " + imageWarning(o.all) + "." },
 		func(ctx context.Context) error {
 			o.filter.set("dangling", danglingOnly(o.all))
 			r, err := c.prune(ctx, "/images/prune", o.filter)
@@ -111,7 +111,7 @@ func danglingOnly(all bool) string {
 func networkPruneCommand(c *cli) *cobra.Command {
 	var o pruneOptions
 	cmd := pruneCommand(c, "Remove all unused networks", &o,
-		func() string { return "all custom networks not used by at least one container." },
+		func() string { return " all custom networks not used by at least one container." },
 		func(ctx context.Context) error {
 			r, err := c.prune(ctx, "/networks/prune", o.filter)
 			if err != nil {
@@ -129,9 +129,9 @@ func volumePruneCommand(c *cli) *cobra.Command {
 	cmd := pruneCommand(c, "Remove unused local volumes", &o,
 		func() string {
 			if !o.all && c.atLeast("1.42") {
-				return "anonymous local volumes not used by at least one container."
+				return " anonymous local volumes not used by at least one container."
 			}
-			return "all local volumes not used by at least one container."
+			return " all local volumes not used by at least one container."
 		},
 		func(ctx context.Context) error {
 			if o.all {

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/gantryd/gantry/internal/errs"
 )
 
 // kindOf gives a status its kind of error; the rest is Unknown.
@@ -107,7 +109,7 @@ func unavailable(err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, errdefs.ErrUnavailable) {
 		return err
 	}
-	return fmt.Errorf("%w: %w", err, errdefs.ErrUnavailable)
+	return errs.Because(errdefs.ErrUnavailable, "%w", err)
 }
 
 // passing says whether trying again may help.
