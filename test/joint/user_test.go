@@ -1,0 +1,132 @@
+package joint
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/gantryd/gantry/test/rig"
+)
+
+// onOurEngine holds both command lines on our engine to check.
+func onOurEngine(t *testing.T, check func(t *testing.T, u user)) {
+	host := rig.NewHost(t)
+	g := rig.StartGantryd(t, host)
+	file := archive(t, host)
+	for name, cmd := range map[string]func(testing.TB, ...string) *exec.Cmd{"docker": g.Docker, "gantry": g.Gantry} {
+		t.Run(name, func(t *testing.T) {
+			u := user{host, cmd}
+			u.must(t, "load", "-q", "-i", file)
+			check(t, u)
+		})
+	}
+}
+
+// Scripts remove the volume, and look for what is left, in the line after the run.
+func TestARunThatRemovesItselfHasLetGoOfItsVolumes(t *testing.T) {
+	onOurEngine(t, func(t *testing.T, u user) {
+		for range 10 {
+			u.must(t, "run", "--rm", "-v", "/data", "busybox", "touch", "/data/f")
+			if left := u.must(t, "volume", "ls", "-q"); left != "" {
+				t.Errorf("left: %s", left)
+			}
+			u.must(t, "volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "tmp")
+			u.must(t, "run", "--rm", "-v", "tmp:/data", "busybox", "touch", "/data/f")
+			u.must(t, "volume", "rm", "tmp")
+		}
+	})
+}
+
+func TestNamesOfOtherContainers(t *testing.T) {
+	onOurEngine(t, func(t *testing.T, u user) {
+		u.must(t, "network", "create", "own")
+		u.must(t, "run", "-d", "--name", "other", "-h", "famous", "--network", "own", "busybox", "sleep", "600")
+		t.Cleanup(func() {
+			u.must(t, "rm", "-f", "other")
+			u.must(t, "network", "rm", "own")
+		})
+		t.Run("a link in one's own network is a name for this container alone", func(t *testing.T) {
+			out := u.must(t, "run", "--rm", "--network", "own", "--link", "other:database", "busybox", "ping", "-c1", "-W5", "database")
+			if !strings.Contains(out, "1 packets received") {
+				t.Errorf("ping says %s", out)
+			}
+			fails(1, "bad address", "run", "--rm", "--label", "fails", "--network", "own", "busybox", "ping", "-c1", "database")(t, u)
+		})
+		t.Run("a link in the default network says what to do",
+			func(t *testing.T) {
+				fails(125, "join the containers to one network", runs(f("--link", "other:database"), "true")...)(t, u)
+			})
+		t.Run("who shares a network shares its host name", func(t *testing.T) {
+			says("famous famous\n", "run", "--rm", "--network", "container:other", "busybox", "sh", "-c", "echo $(hostname) $HOSTNAME")(t, u)
+		})
+	})
+}
+
+func TestARegistryThatIsDownIsOneLine(t *testing.T) {
+	onOurEngine(t, func(t *testing.T, u user) {
+		r := u.run(t, "pull", "127.0.0.1:9/busybox")
+		if line := strings.TrimSpace(r.Stderr); r.Code != 1 || !strings.HasSuffix(line, "connection refused") || strings.Contains(line, "\n") {
+			t.Errorf("code %d, stderr %q", r.Code, r.Stderr)
+		}
+	})
+}
+
+// project is what a docker-compose.yml of two services needs most.
+const project = `version: "2.4"
+services:
+  site:
+    image: busybox
+    command: [sh, -c, "cp /data/page /; httpd -f -h /"]
+    volumes: ["data:/data"]
+    ports: ["18080:80"]
+    depends_on: {db: {condition: service_healthy}}
+  db:
+    image: busybox
+    command: [sh, -c, "sleep 1; echo served > /data/page; exec sleep 600"]
+    volumes: ["data:/data"]
+    stop_signal: SIGKILL
+    healthcheck: {test: [CMD, test, -f, /data/page], interval: 200ms, retries: 100}
+volumes: {data: {}}
+`
+
+// Debian's docker-compose is the one in Python, on the SDK that much else uses.
+func TestDockerComposeOnOurEngine(t *testing.T) {
+	host := rig.NewHost(t)
+	g := rig.StartGantryd(t, host)
+	rig.Must(t, g.Gantry(t, "load", "-q", "-i", archive(t, host)))
+	dir := rig.Dir(t)
+	if err := os.WriteFile(filepath.Join(dir, "docker-compose.yml"), []byte(project), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	compose := func(args ...string) string {
+		t.Helper()
+		cmd := host.Command(rig.Peer(t, "docker-compose"), append([]string{"-p", "shop"}, args...)...)
+		cmd.Dir = dir
+		cmd.Env = append(cmd.Environ(), "DOCKER_HOST=unix://"+g.Socket)
+		return rig.Must(t, cmd)
+	}
+	t.Cleanup(func() {
+		compose("down", "-v", "-t", "0")
+		left := rig.Must(t, g.Gantry(t, "ps", "-aq")) + rig.Must(t, g.Gantry(t, "volume", "ls", "-q")) +
+			rig.Must(t, g.Gantry(t, "network", "ls", "-q", "--filter", "type=custom"))
+		if left != "" {
+			t.Errorf("left: %s", left)
+		}
+	})
+	compose("up", "-d")
+	serves(t, user{host, g.Gantry}, "http://127.0.0.1:18080/page")
+	if out := compose("ps"); !strings.Contains(out, "Up (healthy)") || !strings.Contains(out, "0.0.0.0:18080->80/tcp") {
+		t.Errorf("ps: %s", out)
+	}
+	if out := compose("exec", "-T", "site", "ping", "-c1", "db"); !strings.Contains(out, "1 packets received") {
+		t.Errorf("exec: %s", out)
+	}
+	if out := compose("run", "--rm", "-T", "site", "cat", "/data/page"); out != "served\n" {
+		t.Errorf("run: %q", out)
+	}
+	compose("restart", "-t", "0", "site")
+	compose("stop", "-t", "0")
+	compose("start")
+}
