@@ -45,6 +45,7 @@ func newWorld(tb testing.TB, r *report) *world {
 	tb.Helper()
 	host := rig.Here(tb)
 	rig.Must(tb, host.Command("ip", "link", "set", "lo", "up"))
+	disk(tb)
 	bin := currentContainerd(tb)
 	r.machine = describe(tb, []tool{
 		{rig.DockerCLI(tb), "--version"},
@@ -59,7 +60,6 @@ func newWorld(tb testing.TB, r *report) *world {
 	if err := unix.Unmount(unified, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
 		tb.Fatalf("unmount %s: %v", unified, err)
 	}
-	disk(tb)
 	dir := rig.Dir(tb)
 	archive := filepath.Join(dir, "busybox.tar")
 	rig.Must(tb, host.Command("skopeo", "copy", "-q", "--insecure-policy", "oci:"+rig.Busybox(tb), "docker-archive:"+archive+":"+busybox))

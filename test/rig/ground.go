@@ -202,7 +202,7 @@ func enter(dir string) error {
 // and told of: the tests should have ended them.
 func clearGroup(dir string) error {
 	var left []string
-	for range 200 {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		var dirs []string
 		_ = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 			if err == nil && d.IsDir() {
@@ -210,10 +210,8 @@ func clearGroup(dir string) error {
 			}
 			return nil
 		})
-		busy := false
 		for i := len(dirs) - 1; i >= 0; i-- { // children first
 			for _, pid := range processes(dirs[i]) {
-				busy = true
 				cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 				if said := fmt.Sprintf("process %d %s", pid, bytes.ReplaceAll(cmdline, []byte{0}, []byte{' '})); !strings.Contains(strings.Join(left, "\n"), said) {
 					left = append(left, said)
@@ -228,9 +226,6 @@ func clearGroup(dir string) error {
 				return fmt.Errorf("the tests left behind:\n\t%s", strings.Join(left, "\n\t"))
 			}
 			return nil
-		}
-		if !busy {
-			time.Sleep(10 * time.Millisecond)
 		}
 	}
 	return fmt.Errorf("cgroup %s cannot be removed", dir)
