@@ -1,7 +1,6 @@
 package ociruntime
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -129,8 +128,12 @@ func (c *Container) must(verb string, statuses ...Status) (Status, error) {
 	return st.Status, errs.Because(errdefs.ErrFailedPrecondition, "cannot %s container %s: it is %s", verb, c.ID, st.Status)
 }
 
-// Spec is the config.json that the container was created from.
-func (c *Container) Spec() (*specs.Spec, error) {
+// Spec is the config.json that the container was created from. The caller may
+// change it.
+func (c *Container) Spec() (*specs.Spec, error) { return ReadSpec(c.dir) }
+
+// ownSpec is the same, read once. Nobody changes it.
+func (c *Container) ownSpec() (*specs.Spec, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.spec == nil {
@@ -140,12 +143,7 @@ func (c *Container) Spec() (*specs.Spec, error) {
 		}
 		c.spec = spec
 	}
-	// The caller may change its own.
-	data, err := json.Marshal(c.spec)
-	if err != nil {
-		return nil, err
-	}
-	return parseSpec(data)
+	return c.spec, nil
 }
 
 // Pids lists the processes of the container, in the caller's pid namespace.

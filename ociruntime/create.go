@@ -2,7 +2,6 @@ package ociruntime
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryd/gantry/internal/errs"
+	"github.com/gantryd/gantry/internal/specjson"
 	"github.com/gantryd/gantry/ociruntime/internal/cgroup"
 )
 
@@ -141,7 +141,7 @@ func (c *Container) keep(o CreateOptions) error {
 	if o.Spec == nil {
 		config, err = os.ReadFile(filepath.Join(o.Bundle, specFile))
 	} else {
-		config, err = json.Marshal(o.Spec)
+		config, err = specjson.Marshal(o.Spec)
 	}
 	if err != nil {
 		return fmt.Errorf("keep config.json: %w", err)

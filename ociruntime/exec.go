@@ -33,7 +33,7 @@ func (c *Container) Exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 		tr = &trace{}
 	}
 	start := time.Now()
-	spec, err := c.Spec()
+	spec, err := c.ownSpec()
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,6 @@ package ociruntime
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/internal/specjson"
 )
 
 // waitsForParent says whether the child waits when its mounts are made and the
@@ -53,7 +54,7 @@ func (c *Container) startHooks(ctx context.Context) error {
 	}
 	st := c.rec.State
 	st.Status = Created
-	spec, err := c.Spec()
+	spec, err := c.ownSpec()
 	if err != nil {
 		return err
 	}
@@ -115,7 +116,7 @@ func (r hookRunner) one(ctx context.Context, h specs.Hook, st State) error {
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(*h.Timeout)*time.Second)
 		defer cancel()
 	}
-	state, err := json.Marshal(st)
+	state, err := specjson.Marshal(st)
 	if err != nil {
 		return err
 	}

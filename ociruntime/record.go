@@ -1,7 +1,6 @@
 package ociruntime
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/gantryd/gantry/internal/atomicfile"
 	"github.com/gantryd/gantry/internal/errs"
+	"github.com/gantryd/gantry/internal/specjson"
 )
 
 // The files of a container's state, in Root/ID. The status is not among them:
@@ -46,7 +46,7 @@ type record struct {
 
 // write keeps r in dir.
 func (r *record) write(dir string) error {
-	data, err := json.Marshal(r)
+	data, err := specjson.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("write the state of %s: %w", r.ID, err)
 	}
@@ -63,7 +63,7 @@ func readRecord(dir string) (*record, error) {
 		return nil, fmt.Errorf("read the state of a container: %w", err)
 	}
 	var r record
-	if err := json.Unmarshal(data, &r); err != nil {
+	if err := specjson.Unmarshal(data, &r); err != nil {
 		return nil, fmt.Errorf("read the state of a container: parse %s/%s: %w", dir, recordFile, err)
 	}
 	return &r, nil

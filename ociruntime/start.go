@@ -57,7 +57,7 @@ func (c *Container) release(ctx context.Context) (err error) {
 	}
 	defer t.cancelWith(ctx)()
 	if err := awaitProgram(t.status); err != nil {
-		spec, serr := c.Spec()
+		spec, serr := c.ownSpec()
 		if serr != nil {
 			return errors.Join(err, serr)
 		}
