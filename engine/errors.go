@@ -56,14 +56,16 @@ func plainText(err error) string {
 	text := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
 	for _, kind := range []error{
 		errdefs.ErrNotFound, errdefs.ErrInvalidArgument, errdefs.ErrConflict, errdefs.ErrAlreadyExists,
-		errdefs.ErrFailedPrecondition, errdefs.ErrPermissionDenied, errdefs.ErrUnavailable, errdefs.ErrUnknown,
+		errdefs.ErrFailedPrecondition, errdefs.ErrPermissionDenied, errdefs.ErrUnavailable, errdefs.ErrResourceExhausted, errdefs.ErrUnknown,
 	} {
 		// "permission denied" may also be what the kernel said.
 		if !errors.Is(err, kind) {
 			continue
 		}
 		// What came over gRPC has its kind on a line of its own.
-		text = strings.TrimSuffix(text, "; "+kind.Error())
+		for cut := true; cut; {
+			text, cut = strings.CutSuffix(text, "; "+kind.Error())
+		}
 		if cut, ok := strings.CutSuffix(text, ": "+kind.Error()); ok {
 			return cut
 		}

@@ -21,6 +21,7 @@ func TestAnErrorIsOneLineWithTheStatusOfItsKind(t *testing.T) {
 		{"a kind from below is not said twice", fmt.Errorf("join: %w", errdefs.ErrInvalidArgument), 400, "join"},
 		{"a kind replaces that of its cause, whose words stay", conflict("busy: %w", errdefs.ErrNotFound), 409, "busy: not found"},
 		{"a kind that came over gRPC, on a line of its own", errors.Join(errors.New("reach registry: refused"), errdefs.ErrUnavailable), 503, "reach registry: refused"},
+		{"as often as it came over gRPC", errors.Join(errors.New("unpack: no space left"), errdefs.ErrResourceExhausted, errdefs.ErrResourceExhausted), 500, "unpack: no space left"},
 		{"no kind", errors.New("broken"), 500, "broken"},
 		{"two lines become one", errors.Join(invalid("a"), errors.New("b")), 400, "a; b"},
 		{"what is not there", because(errdefs.ErrNotImplemented, "no"), 501, "no"},

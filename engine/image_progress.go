@@ -63,7 +63,8 @@ func (m *messages) end(err error) error {
 	if !begun {
 		return err
 	}
-	m.write(message{Message: jsonstream.Message{Error: &jsonstream.Error{Message: err.Error()}}, Err: err.Error()})
+	text := plainText(err)
+	m.write(message{Message: jsonstream.Message{Error: &jsonstream.Error{Message: text}}, Err: text})
 	return errStreamed
 }
 

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/gantryd/gantry/internal/errs"
 	meta "github.com/gantryd/gantry/lifecycle/internal/metadata"
 )
 
@@ -36,7 +37,7 @@ func streamErrors(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handl
 // toGRPC also knows the one kind whose cause may be met at any write.
 func toGRPC(err error) error {
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		err = fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
+		err = errs.Because(errdefs.ErrResourceExhausted, "%w", err)
 	}
 	return errgrpc.ToGRPC(err)
 }

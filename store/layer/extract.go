@@ -14,6 +14,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/internal/errs"
 )
 
 // whiteouts says what a whiteout does in the directory that is written.
@@ -206,7 +208,7 @@ func (x *extractor) mkdirAll(dir string, links int) error {
 // diskKind gives a full disk its kind of error.
 func diskKind(err error) error {
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		return fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
+		return errs.Because(errdefs.ErrResourceExhausted, "%w", err)
 	}
 	return err
 }

@@ -151,7 +151,7 @@ func TestDiskFullWhileUnpackingLeavesNothing(t *testing.T) {
 	t.Cleanup(func() { rig.Must(t, host.Command("umount", small)) })
 	g := rig.StartGantryd(t, host, "--containerd-root", small)
 	r := rig.Run(t, g.Gantry(t, "pull", "-q", ref))
-	if r.Code == 0 || !strings.Contains(r.Stderr, "no space left on device") {
+	if r.Code == 0 || !strings.HasSuffix(r.Stderr, "no space left on device\n") || strings.Count(r.Stderr, "\n") != 1 {
 		t.Errorf("code %d, %q", r.Code, r.Stderr)
 	}
 	if out := rig.Must(t, g.Gantry(t, "images", "-q")); out != "" {

@@ -281,7 +281,7 @@ func syncDir(dir string) error {
 // kind gives a full disk its kind; its text stays the kernel's.
 func kind(err error) error {
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		return fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
+		return errs.Because(errdefs.ErrResourceExhausted, "%w", err)
 	}
 	return err
 }

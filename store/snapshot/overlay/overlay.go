@@ -24,6 +24,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/gantryd/gantry/internal/filter"
 	"github.com/gantryd/gantry/internal/mount"
@@ -55,6 +56,9 @@ func New(root string) (*Snapshotter, error) {
 		return nil, fmt.Errorf("open snapshotter: %w", err)
 	}
 	db, err := bolt.Open(filepath.Join(root, "metadata.db"), 0o600, &bolt.Options{Timeout: lockTimeout, NoFreelistSync: true})
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return nil, fmt.Errorf("open snapshotter %s: another process has it open", root)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open snapshotter %s: %w", root, err)
 	}
