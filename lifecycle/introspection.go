@@ -47,13 +47,15 @@ func (i *introspection) plugins() []*api.Plugin {
 		{Type: "io.containerd.event.v1", ID: "exchange"},
 		{Type: "io.containerd.gc.v1", ID: "scheduler"},
 		{Type: "io.containerd.lease.v1", ID: "manager"},
+		{Type: "io.containerd.sandbox.controller.v1", ID: "shim"},
+		{Type: "io.containerd.sandbox.store.v1", ID: "local"},
 		{Type: "io.containerd.streaming.v1", ID: "manager"},
 		{Type: "io.containerd.transfer.v1", ID: "local"},
 		{Type: "io.containerd.runtime.v2", ID: "task", Platforms: here, Exports: map[string]string{"log-uri-schemes": "fifo,binary,file"}},
 	}
 	for _, id := range []string{
 		"containers", "content", "diff", "events", "healthcheck", "images", "introspection", "leases",
-		"namespaces", "snapshots", "streaming", "tasks", "transfer", "version",
+		"namespaces", "sandbox-controllers", "sandboxes", "snapshots", "streaming", "tasks", "transfer", "version",
 	} {
 		list = append(list, &api.Plugin{Type: "io.containerd.grpc.v1", ID: id})
 	}

@@ -92,7 +92,7 @@ func New(ctx context.Context, cfg Config) (_ *Lifecycle, err error) {
 	}
 	l.shims, err = shims.New(shims.Config{
 		Root: cfg.Root, State: cfg.State, Address: cfg.Address, ShimDirs: cfg.ShimDirs, Version: release(),
-		Debug: cfg.Debug, Events: l.events, Runtime: l.runtimeOf, Log: cfg.Log,
+		Debug: cfg.Debug, Events: l.events, Record: l.record, Log: cfg.Log,
 	})
 	if err != nil {
 		return nil, errors.Join(err, l.closeStores())
@@ -122,13 +122,15 @@ func (l *Lifecycle) openStores(ctx context.Context) (err error) {
 	return nil
 }
 
-// runtimeOf is the runtime of a container on record, "" where there is none.
-func (l *Lifecycle) runtimeOf(ns, id string) string {
-	c, err := l.db.Containers(ns).Get(id)
-	if err != nil {
-		return ""
+// record is what the databases have of a container or sandbox.
+func (l *Lifecycle) record(ns, id string) shims.Record {
+	if c, err := l.db.Containers(ns).Get(id); err == nil {
+		return shims.Record{Runtime: c.Runtime.Name}
 	}
-	return c.Runtime.Name
+	if sb, err := l.db.Sandboxes(ns).Get(id); err == nil {
+		return shims.Record{Runtime: sb.Runtime.Name, Sandbox: true}
+	}
+	return shims.Record{}
 }
 
 // maxMessage is the largest gRPC message in bytes, as containerd has it; a client
@@ -179,8 +181,8 @@ func (l *Lifecycle) register(g *grpc.Server) {
 	transferapi.RegisterTransferServer(g, &transfers{db: l.db, streams: l.streams, insecure: l.cfg.InsecureRegistries})
 	introspectionapi.RegisterIntrospectionServer(g, &introspection{l: l})
 	versionapi.RegisterVersionServer(g, versions{})
-	sandboxapi.RegisterStoreServer(g, sandboxStore{})
-	sandboxapi.RegisterControllerServer(g, sandboxController{})
+	sandboxapi.RegisterStoreServer(g, &sandboxStore{db: l.db})
+	sandboxapi.RegisterControllerServer(g, &sandboxController{db: l.db, shims: l.shims, events: l.events})
 	healthapi.RegisterHealthServer(g, health.NewServer())
 }
 

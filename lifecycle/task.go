@@ -61,8 +61,9 @@ func (t *tasks) Create(ctx context.Context, r *api.CreateTaskRequest) (_ *api.Cr
 	if r.Checkpoint.GetDigest() != "" {
 		return nil, fmt.Errorf("create task %s from a checkpoint: %w", r.ContainerID, errdefs.ErrNotImplemented)
 	}
+	var join *shims.Endpoint
 	if r.TaskApiAddress != "" {
-		return nil, fmt.Errorf("create task %s in the shim at %s: %w", r.ContainerID, r.TaskApiAddress, errdefs.ErrNotImplemented)
+		join = &shims.Endpoint{Address: r.TaskApiAddress, Version: r.TaskApiVersion}
 	}
 	end := trace.Step(ctx, "read container", r.ContainerID)
 	c, err := t.db.Containers(s.Namespace).Get(r.ContainerID)
@@ -79,7 +80,7 @@ func (t *tasks) Create(ctx context.Context, r *api.CreateTaskRequest) (_ *api.Cr
 		options = c.Runtime.Options
 	}
 	pid, err := t.shims.Create(ctx, s.Namespace, r.ContainerID, shims.CreateOptions{
-		Runtime: runtime, Options: c.Runtime.Options, Spec: c.Spec.GetValue(),
+		Runtime: runtime, Options: c.Runtime.Options, Spec: c.Spec.GetValue(), Sandbox: c.Sandbox, Join: join,
 		Request: &shim.CreateTaskRequest{
 			Rootfs: r.Rootfs, Terminal: r.Terminal, Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Options: options,
 		},

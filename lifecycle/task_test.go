@@ -491,6 +491,9 @@ func TestADeadShimsTaskEndsOnce(t *testing.T) {
 		t.Errorf("later: %v", p)
 	}
 	wantNoOther(t, exits, "later 137", 100*time.Millisecond)
+	if p := w.get(t, "now"); p.Status != task.Status_STOPPED || p.ExitStatus != 137 {
+		t.Errorf("what was told is forgotten by the next daemon: %v", p)
+	}
 	if r := w.remove(t, "later"); r.ExitStatus != 137 {
 		t.Errorf("delete: %v", r)
 	}

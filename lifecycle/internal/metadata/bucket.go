@@ -43,6 +43,7 @@ var (
 	keySnapshotter = []byte("snapshotter")
 	keySnapshotKey = []byte("snapshotKey")
 	keySandboxID   = []byte("sandboxid")
+	keySandboxer   = []byte("sandboxer")
 	keyRuntime     = []byte("runtime")
 	keyOptions     = []byte("options")
 	keyExtensions  = []byte("extensions")

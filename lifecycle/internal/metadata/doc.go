@@ -10,6 +10,7 @@
 //	v1/NAMESPACE/snapshots/SNAPSHOTTER/KEY/        createdat updatedat labels/ name parent children/
 //	v1/NAMESPACE/content/blob/DIGEST/              createdat updatedat labels/ size
 //	v1/NAMESPACE/content/ingests/REF/              ref expireat expected
+//	v1/NAMESPACE/sandboxes/ID/                     createdat updatedat labels/ spec sandboxer runtime/{name,options} extensions/
 //	v1/NAMESPACE/leases/ID/                        createdat labels/ snapshots/SNAPSHOTTER/KEY content/DIGEST images/NAME ingests/REF
 //
 // A change is on disk when its function returns. Labels of blobs and snapshots

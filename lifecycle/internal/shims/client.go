@@ -46,11 +46,15 @@ const nsHeader = "containerd-namespace-ttrpc"
 
 // call asks the shim. A shim that is gone is Unavailable.
 func (c *client) call(ctx context.Context, method string, req, resp any) error {
+	return c.callService(ctx, c.service, method, req, resp)
+}
+
+func (c *client) callService(ctx context.Context, service, method string, req, resp any) error {
 	md := ttrpc.MD{nsHeader: {c.ns}}
 	if trace.From(ctx) != nil {
 		md[journey.Key] = []string{"1"}
 	}
-	err := c.conn.Call(ttrpc.WithMetadata(ctx, md), c.service, method, req, resp)
+	err := c.conn.Call(ttrpc.WithMetadata(ctx, md), service, method, req, resp)
 	switch {
 	case err == nil:
 		return nil

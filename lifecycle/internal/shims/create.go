@@ -27,38 +27,68 @@ type CreateOptions struct {
 	Spec    []byte // config.json
 	// Request is what the shim is asked; ID and Bundle are filled in here.
 	Request *api.CreateTaskRequest
+	// Sandbox names the sandbox that the container is recorded in, "" for none.
+	Sandbox string
+	// Join is the shim that makes the task, where none is to be started.
+	Join *Endpoint
 }
 
 // Create makes the bundle, starts the shim and has it create the task, or leaves
 // nothing behind. It gives the pid of the task's first process.
 func (t *Table) Create(ctx context.Context, ns, id string, o CreateOptions) (_ uint32, err error) {
-	binary, err := t.resolve(o.Runtime)
+	if o.Join == nil {
+		if o.Join, err = t.endpointOf(ctx, ns, o.Sandbox); err != nil {
+			return 0, err
+		}
+	}
+	task, err := t.resolved(ns, id, o.Runtime)
 	if err != nil {
 		return 0, err
 	}
-	task := t.newTask(ns, id, starting)
-	task.binary = binary
+	task.joined = o.Join != nil
 	if err := t.enter(ctx, task); err != nil {
 		return 0, err
 	}
-	pid, err := task.create(ctx, o)
-	if err != nil {
-		task.enter(leaving)
-		t.leave(task)
-		return 0, err
-	}
-	if !task.live() {
-		return 0, fmt.Errorf("task %s: shim died: %w", id, errdefs.ErrUnavailable)
-	}
-	return pid, nil
+	var r api.CreateTaskResponse
+	err = task.made(task.create(ctx, o, func() error {
+		defer trace.Step(ctx, "shim Create", "")()
+		o.Request.ID, o.Request.Bundle = id, task.bundle.dir
+		return task.call(ctx, "Create", o.Request, &r)
+	}))
+	return r.Pid, err
 }
 
-func (t *Task) create(ctx context.Context, o CreateOptions) (pid uint32, err error) {
+// resolved is a task that is to be made, with its shim's binary.
+func (t *Table) resolved(ns, id, runtime string) (*Task, error) {
+	binary, err := t.resolve(runtime)
+	if err != nil {
+		return nil, err
+	}
+	task := t.newTask(ns, id, starting)
+	task.binary = binary
+	return task, nil
+}
+
+// made says that a task was made, or, by err, why it was not.
+func (t *Task) made(err error) error {
+	if err != nil {
+		t.enter(leaving)
+		t.table.leave(t)
+		return err
+	}
+	if !t.live() {
+		return fmt.Errorf("task %s: shim died: %w", t.ID, errdefs.ErrUnavailable)
+	}
+	return nil
+}
+
+// create makes the bundle and has a shim make in it what ask asks for.
+func (t *Task) create(ctx context.Context, o CreateOptions, ask func() error) (err error) {
 	end := trace.Step(ctx, "make bundle", t.bundle.dir)
 	err = t.bundle.make(o.Spec)
 	end()
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer func() {
 		if err != nil {
@@ -67,7 +97,7 @@ func (t *Task) create(ctx context.Context, o CreateOptions) (pid uint32, err err
 		}
 	}()
 	if err := t.openLog(); err != nil {
-		return 0, err
+		return err
 	}
 	defer func() {
 		if err != nil {
@@ -75,16 +105,9 @@ func (t *Task) create(ctx context.Context, o CreateOptions) (pid uint32, err err
 		}
 	}()
 	if err := t.startShim(ctx, o); err != nil {
-		return 0, err
+		return err
 	}
-	end = trace.Step(ctx, "shim Create", "")
-	defer end()
-	o.Request.ID, o.Request.Bundle = t.ID, t.bundle.dir
-	var r api.CreateTaskResponse
-	if err := t.call(ctx, "Create", o.Request, &r); err != nil {
-		return 0, err
-	}
-	return r.Pid, nil
+	return ask()
 }
 
 // startShim starts the shim and writes down where it listens, for whoever
@@ -110,6 +133,13 @@ func (t *Task) startShim(ctx context.Context, o CreateOptions) error {
 // startedShim starts the shim by its own "start", or, if it is ours and for this
 // task alone, without.
 func (t *Task) startedShim(ctx context.Context, o CreateOptions) (*bootstrap.BootstrapResult, error) {
+	if o.Join != nil {
+		where, err := o.Join.result()
+		if err != nil {
+			return nil, err
+		}
+		return where, t.bundle.writeAddress(where)
+	}
 	if filepath.Base(t.binary) == ownShim && !grouped(o.Spec) {
 		return t.execShim()
 	}
@@ -141,6 +171,9 @@ func (t *Task) dial(ctx context.Context, where *bootstrap.BootstrapResult) error
 // undoStart ends a shim of which no task came, and has its binary take apart
 // what it made.
 func (t *Task) undoStart() {
+	if t.joined {
+		return // the shim is the sandbox's, and has undone what it made of the task
+	}
 	log := t.table.cfg.Log.With("namespace", t.Namespace, "task", t.ID)
 	ctx, cancel := context.WithTimeout(context.Background(), cleanupWait)
 	defer cancel()

@@ -47,12 +47,39 @@ func (t *Table) Restore() error {
 			}
 			continue
 		}
+		task.sandbox = t.cfg.Record(ns, id).Sandbox
 		t.tasks[key{ns, id}] = task
 		found = append(found, task)
 	}
+	if err := t.restoreDead(); err != nil {
+		return err
+	}
+	markJoined(found)
 	t.removeWork()
 	t.work.Go(func() { t.restoreAll(found) })
 	return nil
+}
+
+// markJoined finds the tasks whose shim is a sandbox's: it listens where the
+// sandbox's does.
+func markJoined(found []*Task) {
+	pods := map[string]bool{}
+	for _, t := range found {
+		if !t.sandbox {
+			continue
+		}
+		if where, err := t.bundle.address(); err == nil {
+			pods[where.Address] = true
+		}
+	}
+	if len(pods) == 0 {
+		return
+	}
+	for _, t := range found {
+		if where, err := t.bundle.address(); !t.sandbox && err == nil {
+			t.joined = pods[where.Address]
+		}
+	}
 }
 
 // removeHidden removes what a predecessor was removing when it died.
@@ -121,7 +148,12 @@ func (t *Task) restore() {
 func (t *Task) ask(ctx context.Context) {
 	log := t.table.cfg.Log.With("namespace", t.Namespace, "task", t.ID)
 	var st api.StateResponse
-	err := t.call(ctx, "State", &api.StateRequest{ID: t.ID}, &st)
+	var err error
+	if t.sandbox {
+		err = t.askSandbox(ctx)
+	} else {
+		err = t.call(ctx, "State", &api.StateRequest{ID: t.ID}, &st)
+	}
 	switch {
 	case err == nil:
 		t.live()
@@ -176,7 +208,7 @@ func (t *Task) findBinary() {
 		t.binary = path
 		return
 	}
-	if rt := t.table.cfg.Runtime(t.Namespace, t.ID); rt != "" {
+	if rt := t.table.cfg.Record(t.Namespace, t.ID).Runtime; rt != "" {
 		t.binary, _ = t.table.resolve(rt)
 	}
 }

@@ -24,9 +24,15 @@ type Config struct {
 	ShimDirs    []string // searched before PATH
 	Debug       bool
 	Events      *exchange.Exchange
-	// Runtime gives the runtime of a container on record, "" if there is none.
-	Runtime func(ns, id string) string
-	Log     *slog.Logger
+	// Record tells what is on record of a container or sandbox.
+	Record func(ns, id string) Record
+	Log    *slog.Logger
+}
+
+// Record is what the restore of a bundle wants to know beyond it.
+type Record struct {
+	Runtime string // of the container or sandbox; "" where there is neither
+	Sandbox bool   // it is a sandbox
 }
 
 // Table is all tasks of the daemon.
@@ -57,6 +63,15 @@ func New(cfg Config) (*Table, error) {
 
 // Task gives a task that was created. One that is being restored is waited for.
 func (t *Table) Task(ctx context.Context, ns, id string) (*Task, error) {
+	task, err := t.find(ctx, ns, id)
+	if err == nil && task.sandbox {
+		return nil, notFound(id)
+	}
+	return task, err
+}
+
+// find is Task for sandboxes too.
+func (t *Table) find(ctx context.Context, ns, id string) (*Task, error) {
 	t.mu.Lock()
 	task := t.tasks[key{ns, id}]
 	t.mu.Unlock()
@@ -74,7 +89,7 @@ func (t *Table) Tasks(ns string) (out []*Task) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for k, task := range t.tasks {
-		if p := task.phase(); k.ns == ns && (p == restoring || p == living || p == dead) {
+		if p := task.phase(); k.ns == ns && !task.sandbox && (p == restoring || p == living || p == dead) {
 			out = append(out, task)
 		}
 	}
@@ -95,7 +110,7 @@ func (t *Table) enter(ctx context.Context, task *Task) error {
 		if old == nil || old.phase() == dead {
 			t.tasks[k] = task
 			t.mu.Unlock()
-			return nil
+			return task.bundle.removeEpitaph()
 		}
 		t.mu.Unlock()
 		if old.phase() != leaving {
@@ -125,6 +140,9 @@ func (t *Table) Forget(ns, id string) {
 	defer t.mu.Unlock()
 	if task := t.tasks[key{ns, id}]; task != nil && task.phase() == dead {
 		delete(t.tasks, key{ns, id})
+		if err := task.bundle.removeEpitaph(); err != nil {
+			t.cfg.Log.Error("forget task", "namespace", ns, "task", id, "err", err)
+		}
 	}
 }
 

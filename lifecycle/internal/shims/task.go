@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -44,16 +45,20 @@ type Task struct {
 	Namespace string
 	ID        string
 
-	table  *Table
-	bundle bundle
-	binary string        // of the shim
-	ready  chan struct{} // closed when it is no longer restoring
-	gone   chan struct{} // closed when its bundle has gone
+	table   *Table
+	bundle  bundle
+	binary  string        // of the shim
+	sandbox bool          // it is no task, but the sandbox of some
+	joined  bool          // its shim is a sandbox's
+	ready   chan struct{} // closed when it is no longer restoring
+	gone    chan struct{} // closed when its bundle has gone
 
 	mu     sync.Mutex
 	in     phase
 	client *client
 	closed bool     // the connection closed, though not by us
+	ending bool     // the shim was asked to end: that it closes is no death
+	buried bool     // its shim's death was noticed
 	log    *os.File // the shim's log fifo
 	exit   *Exit
 }
@@ -134,13 +139,20 @@ func (t *Task) Call(ctx context.Context, method string, req, resp any) error {
 
 // call is Call by those who restore, create and end the task.
 func (t *Task) call(ctx context.Context, method string, req, resp any) error {
-	t.mu.Lock()
-	c := t.client
-	t.mu.Unlock()
-	if c == nil {
-		return fmt.Errorf("task %s: shim is gone: %w", t.ID, errdefs.ErrUnavailable)
+	c, err := t.connection()
+	if err != nil {
+		return err
 	}
 	return c.call(ctx, method, req, resp)
+}
+
+func (t *Task) connection() (*client, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.client == nil {
+		return nil, fmt.Errorf("task %s: shim is gone: %w", t.ID, errdefs.ErrUnavailable)
+	}
+	return t.client, nil
 }
 
 // State asks for the state of a process, the task's first where exec is empty.
@@ -217,15 +229,21 @@ func (t *Task) Delete(ctx context.Context) (*api.DeleteResponse, error) {
 // retire has the shim exit, if nothing else runs in it, and removes the bundle.
 func (t *Task) retire() {
 	defer t.table.leave(t)
+	if !t.joined && !t.sandbox {
+		t.shutdown()
+	}
+	t.letGo()
+	if err := t.bundle.remove(); err != nil {
+		t.table.cfg.Log.Error("delete task", "task", t.ID, "err", err)
+	}
+}
+
+func (t *Task) shutdown() {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownWait)
 	defer cancel()
 	err := t.call(ctx, "Shutdown", &api.ShutdownRequest{ID: t.ID}, &emptypb.Empty{})
 	if err != nil && !errdefs.IsUnavailable(err) {
 		t.table.cfg.Log.Warn("shut shim down", "task", t.ID, "err", err)
-	}
-	t.letGo()
-	if err := t.bundle.remove(); err != nil {
-		t.table.cfg.Log.Error("delete task", "task", t.ID, "err", err)
 	}
 }
 
@@ -248,6 +266,7 @@ func (t *Task) live() bool {
 	t.enter(living)
 	t.mu.Lock()
 	closed := t.closed
+	t.buried = t.buried || closed
 	t.mu.Unlock()
 	if closed {
 		t.buryLater()
@@ -259,7 +278,8 @@ func (t *Task) live() bool {
 func (t *Task) lost(c *client) {
 	t.mu.Lock()
 	t.closed = t.closed || t.client == c // else we closed it
-	bury := t.client == c && t.in == living
+	bury := t.client == c && t.in == living && !t.ending
+	t.buried = t.buried || bury
 	t.mu.Unlock()
 	if bury {
 		t.buryLater()
@@ -279,6 +299,9 @@ func (t *Task) buryLater() {
 func (t *Task) bury() {
 	log := t.table.cfg.Log.With("namespace", t.Namespace, "task", t.ID)
 	log.Warn("shim died, cleaning up after it")
+	t.mu.Lock()
+	t.buried = true
+	t.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), cleanupWait)
 	defer cancel()
 	e := Exit{Status: 128 + uint32(syscall.SIGKILL), At: timestamppb.Now()}
@@ -289,12 +312,12 @@ func (t *Task) bury() {
 		e = Exit{Pid: r.Pid, Status: r.ExitStatus, At: r.ExitedAt}
 	}
 	t.letGo()
-	if err := t.bundle.remove(); err != nil {
+	news := t.exited(e)
+	if err := errors.Join(t.bundle.writeEpitaph(*t.exit), t.bundle.remove()); err != nil {
 		log.Error("clean up after dead shim", "err", err)
 	}
-	news := t.exited(e)
 	t.enter(dead)
-	if news {
+	if news && !t.sandbox {
 		t.table.publishExit(t, e)
 	}
 	close(t.gone)
