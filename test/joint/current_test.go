@@ -2,6 +2,7 @@ package joint
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -61,6 +62,25 @@ func TestCurrentCtrAndShimOnOurLifecycle(t *testing.T) {
 		}
 		if r := rig.Run(t, u.cmd(t, "images", "pull", "--plain-http", reg.Addr+"/none:1")); r.Code == 0 || !strings.Contains(r.Stderr, "none:1") {
 			t.Errorf("an image that is not there: %d, %s", r.Code, r.Stderr)
+		}
+	})
+	t.Run("a sandbox is run, listed, looked at and removed", func(t *testing.T) {
+		config := filepath.Join(rig.Dir(t), "pod.json")
+		if err := os.WriteFile(config, []byte(`{"ociVersion":"1.1.0","annotations":{"a":"b"}}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out := u.must(t, "sandboxes", "run", "--runtime", "io.containerd.gantry.v2", config, "pod"); out != "pod\n" {
+			t.Errorf("run says %q", out)
+		}
+		if out := u.must(t, "sandboxes", "ls"); !strings.Contains(out, "pod") || !strings.Contains(out, "io.containerd.gantry.v2") {
+			t.Errorf("ls says %q", out)
+		}
+		if out := u.must(t, "sandboxes", "info", "pod"); !strings.Contains(out, `"Sandboxer": "shim"`) {
+			t.Errorf("info says %s", out)
+		}
+		u.must(t, "sandboxes", "rm", "pod")
+		if out := u.must(t, "sandboxes", "ls"); strings.Contains(out, "pod") {
+			t.Errorf("after rm, ls says %q", out)
 		}
 	})
 	u.must(t, "images", "import", archive(t, host))
