@@ -19,7 +19,9 @@ type crowd struct {
 // figures are what one start of a crowd gave.
 type figures struct {
 	seconds, cpu float64 // to start all; of each, in milliseconds
-	taken, pss   float64 // memory of each and of its shim, in kilobytes
+	taken        float64 // MemAvailable for each, in kilobytes
+	charged      float64 // to the cgroup of the bench for each, in kilobytes
+	pss          float64 // of the shim of each, in kilobytes
 	daemon       float64 // RSS in megabytes, with all running
 }
 
@@ -60,11 +62,11 @@ func (w *world) crowd(r *report, tb testing.TB, title string) {
 		}
 	}
 
-	r.row("\n## %s\n\n%d containers of `sleep`; medians of %d starts of the whole crowd.\n", title, *many, *crowds)
-	r.row("| | seconds to start all | CPU ms for each | MemAvailable that each takes, kB | PSS of each shim, kB | daemons with all running, RSS MB |\n| --- | --: | --: | --: | --: | --: |")
+	r.row("\n## %s\n\n%d containers of `sleep`; medians of %d starts of the whole crowd.\nWhat is charged has processes and what the kernel keeps for them, without page cache and tmpfs; MemAvailable moves with everything else on the machine.\n", title, *many, *crowds)
+	r.row("| | seconds to start all | CPU ms for each | MemAvailable that each takes, kB | charged to their cgroup for each, kB | PSS of each shim, kB | daemons with all running, RSS MB |\n| --- | --: | --: | --: | --: | --: | --: |")
 	for _, c := range all {
 		m := c.median()
-		r.row("| %s | %.2f | %.1f | %.0f | %.0f | %.1f |", c.name, m.seconds, m.cpu, m.taken, m.pss, m.daemon)
+		r.row("| %s | %.2f | %.1f | %.0f | %.0f | %.0f | %.1f |", c.name, m.seconds, m.cpu, m.taken, m.charged, m.pss, m.daemon)
 	}
 	ours, theirs := gantry.median(), docker.median()
 	what := fmt.Sprintf("%d containers, 8 at a time", *many)
@@ -82,14 +84,16 @@ func (c *crowd) once(tb testing.TB) figures {
 	for i := range names {
 		names[i] = fmt.Sprintf("c%d", i)
 	}
-	free, cpu, start := memAvailable(tb), usedCPU(tb), time.Now()
+	free, before := memAvailable(tb), charged(tb)
+	cpu, start := usedCPU(tb), time.Now()
 	if err := eightAtATime(len(names), func(i int) error { return c.start(names[i]) }); err != nil {
 		tb.Fatalf("%s is broken here: %v", c.name, err)
 	}
 	took := time.Since(start)
 	time.Sleep(2 * time.Second) // what is done after the answer counts too
 	f := figures{
-		seconds: took.Seconds(), cpu: ms(usedCPU(tb)-cpu) / float64(*many), taken: (free - memAvailable(tb)) / float64(*many),
+		seconds: took.Seconds(), cpu: ms(usedCPU(tb)-cpu) / float64(*many),
+		taken: (free - memAvailable(tb)) / float64(*many), charged: (charged(tb) - before) / float64(*many),
 		pss: c.pss(tb), daemon: resident(tb, c.daemon...),
 	}
 	const lot = 25
@@ -124,7 +128,8 @@ func (c *crowd) median() figures {
 		return median(v)
 	}
 	return figures{
-		of(func(f figures) float64 { return f.seconds }), of(func(f figures) float64 { return f.cpu }),
-		of(func(f figures) float64 { return f.taken }), of(func(f figures) float64 { return f.pss }), of(func(f figures) float64 { return f.daemon }),
+		seconds: of(func(f figures) float64 { return f.seconds }), cpu: of(func(f figures) float64 { return f.cpu }),
+		taken: of(func(f figures) float64 { return f.taken }), charged: of(func(f figures) float64 { return f.charged }),
+		pss: of(func(f figures) float64 { return f.pss }), daemon: of(func(f figures) float64 { return f.daemon }),
 	}
 }

@@ -97,6 +97,29 @@ func memAvailable(tb testing.TB) float64 {
 	return kb
 }
 
+// charged is the memory of everything on the rig's ground, in kilobytes, without
+// the page cache and tmpfs: what other programs do does not tell here.
+func charged(tb testing.TB) float64 {
+	tb.Helper()
+	usage, stat, cache := "/sys/fs/cgroup/memory/memory.usage_in_bytes", "/sys/fs/cgroup/memory/memory.stat", "total_cache"
+	if _, err := os.Stat(usage); err != nil {
+		usage, stat, cache = "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat", "file"
+	}
+	all, err := os.ReadFile(usage)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	n, err := strconv.ParseFloat(strings.TrimSpace(string(all)), 64)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	files, err := field(stat, cache)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return (n - files) / 1024
+}
+
 // memory is the Rss or Pss of a process, in kilobytes.
 func memory(pid int, what string) (float64, error) {
 	return field(fmt.Sprintf("/proc/%d/smaps_rollup", pid), what+":")
