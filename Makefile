@@ -35,7 +35,7 @@ lint: ## go vet, staticcheck, gofumpt
 	$(GO) tool staticcheck ./...
 	@out=$$($(GO) tool gofumpt -l .); if [ -n "$$out" ]; then echo "gofumpt would change:"; echo "$$out"; exit 1; fi
 
-bench: deps build ## measure against docker, podman, runc and crun; writes docs/benchmarks.md
+bench: deps build ## measure against docker, containerd, podman, runc and crun; writes docs/benchmarks.md
 	$(GO) test -run "^$$" -bench . -benchtime 1x -timeout 80m ./test/bench -args -report $(CURDIR)/docs/benchmarks.md
 
 generate: ## regenerate the tables that are made from sources
