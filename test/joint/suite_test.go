@@ -540,8 +540,14 @@ var behaviours = []behaviour{
 		health("healthy")
 	}},
 	{"an init reaps and forwards signals", oursOnly, func(t *testing.T, u user) {
-		id := strings.TrimSpace(u.must(t, "run", "-d", "--init", "busybox", "sleep", "1000"))
+		id := strings.TrimSpace(u.must(t, "run", "-d", "--init", "busybox", "sh", "-c", "(sleep 0.1 &); exec sleep 1000"))
 		defer u.must(t, "rm", "-f", id)
+		rig.Eventually(t, 5*time.Second, func() error { // two are left: the init and the program
+			if out := u.must(t, "exec", id, "sh", "-c", "cat /proc/[0-9]*/stat | grep '(sleep)' | cut -d' ' -f2,3"); out != "(sleep) S\n" {
+				return fmt.Errorf("sleepers are %q", out)
+			}
+			return nil
+		})
 		start := time.Now()
 		u.must(t, "stop", id)
 		if took := time.Since(start); took > 5*time.Second {
