@@ -2,7 +2,7 @@ package ociruntime
 
 import (
 	"bytes"
-	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -143,20 +143,7 @@ func interpreter(head []byte) string {
 		first, _, _ := strings.Cut(strings.TrimSpace(string(line)), " ")
 		return first
 	}
-	f, err := elf.NewFile(bytes.NewReader(head))
-	if err != nil {
-		return ""
-	}
-	for _, p := range f.Progs {
-		if p.Type != elf.PT_INTERP || p.Filesz > unix.PathMax {
-			continue
-		}
-		name := make([]byte, p.Filesz)
-		if _, err := p.ReadAt(name, 0); err == nil {
-			return string(bytes.TrimRight(name, "\x00"))
-		}
-	}
-	return ""
+	return elfInterpreter(head)
 }
 
 // formatFault says what is wrong with a program that begins so.
@@ -165,14 +152,13 @@ func formatFault(head []byte) string {
 	switch {
 	case len(head) == 0:
 		return " (the file is empty)"
-	case !bytes.HasPrefix(head, []byte(elf.ELFMAG)):
+	case !bytes.HasPrefix(head, []byte(elfMagic)):
 		return " (the file is no ELF program and does not begin with #!)"
 	case len(head) < identSize:
 		return " (the file is cut short)"
 	}
-	machine := elf.Machine(uint16(head[18]) | uint16(head[19])<<8)
-	if machine != elfMachine {
-		return fmt.Sprintf(" (the file is for %s, this machine is %s)", strings.TrimPrefix(machine.String(), "EM_"), strings.TrimPrefix(elf.Machine(elfMachine).String(), "EM_"))
+	if machine := binary.LittleEndian.Uint16(head[18:]); machine != elfMachine {
+		return fmt.Sprintf(" (the file is for %s, this machine is %s)", machineName(machine), machineName(elfMachine))
 	}
 	return ""
 }

@@ -110,7 +110,7 @@ func (x execution) run(s *session, id string, args []string) (int, error) {
 }
 
 // attend hands the process over to who waits for it, or waits itself.
-func (x execution) attend(s *session, proc *ociruntime.Process, signals <-chan os.Signal) (int, error) {
+func (x execution) attend(s *session, proc *ociruntime.Process, signals chan os.Signal) (int, error) {
 	if *x.consoleSocket != "" {
 		if err := sendFile(*x.consoleSocket, proc.Console); err != nil {
 			return 0, fmt.Errorf("pass the terminal on: %w", err)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -89,16 +90,33 @@ func (s *session) runAttached(l launch, id string, keep bool) (code int, err err
 }
 
 // catchSignals begins before there is a child, so that none is missed. The
-// channel holds what comes until follow passes it on.
+// channel holds what comes until follow passes it on. SIGURG is not among them:
+// it is of the Go scheduler.
 func catchSignals() chan os.Signal {
 	const pending = 128
 	c := make(chan os.Signal, pending)
-	signal.Notify(c)
+	signal.Notify(
+		c, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGPIPE, unix.SIGALRM, unix.SIGTERM,
+		unix.SIGCHLD, unix.SIGCONT, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGWINCH, unix.SIGIO, unix.SIGPWR,
+	)
 	return c
 }
 
+// beforeRealTime is how long a program runs before signals that have a number
+// alone are passed on to it. To be told of one takes the Go runtime two switches
+// of threads, and there are thirty: a program that ends sooner is spared them.
+const beforeRealTime = 50 * time.Millisecond
+
+func catchRealTime(c chan<- os.Signal) {
+	const first, last = 34, 64
+	for sig := syscall.Signal(first); sig <= last; sig++ {
+		signal.Notify(c, sig)
+	}
+}
+
 // follow passes signals on to pid and reaps every child until pid has ended.
-func follow(signals <-chan os.Signal, pid int, t *terminal) (syscall.WaitStatus, error) {
+func follow(signals chan os.Signal, pid int, t *terminal) (syscall.WaitStatus, error) {
+	defer time.AfterFunc(beforeRealTime, func() { catchRealTime(signals) }).Stop()
 	for {
 		status, ended, err := reap(pid)
 		if err != nil {
@@ -109,7 +127,7 @@ func follow(signals <-chan os.Signal, pid int, t *terminal) (syscall.WaitStatus,
 			return status, nil
 		}
 		switch sig := (<-signals).(syscall.Signal); sig {
-		case unix.SIGCHLD, unix.SIGPIPE, unix.SIGURG: // SIGURG is of the Go scheduler
+		case unix.SIGCHLD, unix.SIGPIPE:
 		case unix.SIGWINCH:
 			t.resize()
 		default:
