@@ -34,10 +34,13 @@ func streamErrors(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handl
 	return nil
 }
 
-// toGRPC also knows the one kind whose cause may be met at any write.
+// toGRPC also knows the kinds whose cause may be met at any write.
 func toGRPC(err error) error {
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+	switch {
+	case errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT):
 		err = errs.Because(errdefs.ErrResourceExhausted, "%w", err)
+	case errors.Is(err, unix.EROFS):
+		err = errs.Because(errdefs.ErrFailedPrecondition, "%w", err)
 	}
 	return errgrpc.ToGRPC(err)
 }

@@ -135,6 +135,9 @@ func (db *DB) collect(ctx context.Context) {
 	for sn, names := range snapshots {
 		db.removeSnapshots(ctx, sn, names)
 	}
+	if err := db.reserve.take(); err != nil {
+		db.log.Error("collect garbage", "err", err)
+	}
 }
 
 // sweep deletes the records that nothing needs.
@@ -148,7 +151,7 @@ func (db *DB) sweep(ctx context.Context) error {
 		return err
 	}
 	// What was garbage may be needed now; only what still is goes.
-	err = db.bolt.Update(func(tx *bolt.Tx) error {
+	err = db.delete(func(tx *bolt.Tx) error {
 		g = db.garbageOf(tx)
 		return db.deleteRecords(tx, g)
 	})
@@ -234,7 +237,7 @@ func (db *DB) removeSnapshots(ctx context.Context, sn string, names []string) {
 		var kept []string
 		var last error
 		for _, name := range slices.Backward(names) { // children are younger
-			err := below.Remove(ctx, name)
+			err := db.makingRoom(func() error { return below.Remove(ctx, name) })
 			if err != nil && !errdefs.IsNotFound(err) {
 				kept, last = append(kept, name), err
 			}

@@ -143,7 +143,7 @@ func editContainer(now, next *api.Container, paths []string) {
 
 // Delete forgets a container. Its snapshot is the client's to remove.
 func (c Containers) Delete(id string) error {
-	err := c.db.bolt.Update(func(tx *bolt.Tx) error {
+	err := c.db.delete(func(tx *bolt.Tx) error {
 		set := at(tx, c.ns, containers)
 		if below(set, id) == nil {
 			return notFound("container", id)

@@ -106,7 +106,7 @@ func blobFields(i content.Info) filter.Fields {
 // Delete unlinks a blob from the namespace. It is deleted a little later, if no
 // other has it.
 func (c Content) Delete(_ context.Context, dgst digest.Digest) error {
-	err := c.db.bolt.Update(func(tx *bolt.Tx) error {
+	err := c.db.delete(func(tx *bolt.Tx) error {
 		if c.blob(tx, dgst) == nil {
 			return notFound("content", dgst.String())
 		}

@@ -2,6 +2,7 @@ package metadata
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -32,11 +33,13 @@ type Scope struct {
 
 // DB is the metadata store.
 type DB struct {
-	bolt        *bolt.DB
-	content     content.Store
-	snapshots   map[string]snapshot.Snapshotter
-	events      *exchange.Exchange
-	log         *slog.Logger
+	bolt      *bolt.DB
+	content   content.Store
+	snapshots map[string]snapshot.Snapshotter
+	events    *exchange.Exchange
+	log       *slog.Logger
+	reserve   reserve
+
 	names       atomic.Uint64 // makes names in the stores unique
 	collections collections
 
@@ -56,11 +59,14 @@ func Open(path string, blobs content.Store, snapshotters map[string]snapshot.Sna
 	if err != nil {
 		return nil, fmt.Errorf("open metadata %s: %w", path, err)
 	}
-	db := &DB{bolt: b, content: blobs, snapshots: snapshotters, events: events, log: log}
+	db := &DB{bolt: b, reserve: reserve{path: filepath.Join(filepath.Dir(path), "reserve")}, content: blobs, snapshots: snapshotters, events: events, log: log}
 	db.names.Store(uint64(time.Now().UnixNano()))
 	if err := b.Update(initSchema); err != nil {
 		b.Close()
 		return nil, fmt.Errorf("open metadata %s: %w", path, err)
+	}
+	if err := db.reserve.take(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open metadata: %w", err), b.Close())
 	}
 	db.collections.start(db)
 	return db, nil

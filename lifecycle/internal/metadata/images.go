@@ -128,7 +128,7 @@ func (i Images) Delete(ctx context.Context, name string) error {
 
 // DeleteTarget is Delete if the image still has this target; empty is any.
 func (i Images) DeleteTarget(_ context.Context, name string, target digest.Digest) error {
-	err := i.db.bolt.Update(func(tx *bolt.Tx) error {
+	err := i.db.delete(func(tx *bolt.Tx) error {
 		set := at(tx, i.ns, images)
 		b := below(set, name)
 		if b == nil {

@@ -157,7 +157,7 @@ func (c Content) Abort(ctx context.Context, ref string) error {
 	if err := c.db.content.Abort(ctx, name); err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
-	if err := c.db.bolt.Update(func(tx *bolt.Tx) error { return c.endIngest(tx, ref) }); err != nil {
+	if err := c.db.delete(func(tx *bolt.Tx) error { return c.endIngest(tx, ref) }); err != nil {
 		return err
 	}
 	c.db.collections.unlinked(expected)

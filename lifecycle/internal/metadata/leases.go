@@ -82,7 +82,7 @@ func leaseFields(l *api.Lease) filter.Fields {
 
 // Delete ends a lease. What only it held is collected a little later.
 func (l Leases) Delete(id string) error {
-	err := l.db.bolt.Update(func(tx *bolt.Tx) error {
+	err := l.db.delete(func(tx *bolt.Tx) error {
 		set := at(tx, l.ns, leases)
 		if below(set, id) == nil {
 			return notFound("lease", id)

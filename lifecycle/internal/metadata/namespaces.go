@@ -88,7 +88,7 @@ func (n Namespaces) Update(ns *api.Namespace, paths []string) (*api.Namespace, e
 
 // Delete removes one that has nothing in it.
 func (n Namespaces) Delete(name string) error {
-	err := n.db.bolt.Update(func(tx *bolt.Tx) error {
+	err := n.db.delete(func(tx *bolt.Tx) error {
 		b := at(tx, name)
 		if b == nil {
 			return notFound("namespace", name)

@@ -122,7 +122,7 @@ func (s Sandboxes) Update(next *types.Sandbox, paths []string) (out *types.Sandb
 
 // Delete forgets a sandbox.
 func (s Sandboxes) Delete(id string) error {
-	return s.db.bolt.Update(func(tx *bolt.Tx) error {
+	return s.db.delete(func(tx *bolt.Tx) error {
 		set := at(tx, s.ns, sandboxes)
 		if below(set, id) == nil {
 			return notFound("sandbox", id)

@@ -318,7 +318,7 @@ func (s *Snapshots) rebase(ctx context.Context, next, old record, labels map[str
 // later.
 func (s *Snapshots) Remove(_ context.Context, key string) error {
 	var r record
-	err := s.db.bolt.Update(func(tx *bolt.Tx) error {
+	err := s.db.delete(func(tx *bolt.Tx) error {
 		b := s.bucket(tx, key)
 		if b == nil {
 			return notFound("snapshot", key)

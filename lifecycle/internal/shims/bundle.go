@@ -137,6 +137,19 @@ func (b bundle) remove() error {
 	return nil
 }
 
+// deletedFile is in the bundle of a task that was deleted, from before its shim is
+// told to exit: that the shim is gone is no death then.
+const deletedFile = "deleted"
+
+func (b bundle) markDeleted() error { return b.write(deletedFile, nil) }
+
+func (b bundle) unmarkDeleted() error { return os.Remove(filepath.Join(b.dir, deletedFile)) }
+
+func (b bundle) isDeleted() bool {
+	_, err := os.Lstat(filepath.Join(b.dir, deletedFile))
+	return err == nil
+}
+
 // endStrays ends the processes whose working directory is the bundle: a shim, and
 // what starts one, of which nobody learned the address.
 func (b bundle) endStrays() error {

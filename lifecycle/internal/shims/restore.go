@@ -133,11 +133,15 @@ func (t *Task) restore() {
 	if err := t.openLog(); err != nil {
 		log.Warn("restore task", "err", err)
 	}
-	if err := t.dial(ctx, where); err != nil {
-		if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, os.ErrNotExist) {
-			t.bury()
-			return
-		}
+	err = t.dial(ctx, where)
+	switch {
+	case t.bundle.isDeleted():
+		t.drop() // a predecessor was about to
+		return
+	case errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, os.ErrNotExist):
+		t.bury()
+		return
+	case err != nil:
 		log.Error("restore task", "err", err)
 		t.live()
 		return

@@ -2,6 +2,7 @@ package shims
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -109,14 +110,21 @@ func (s *Sandbox) Shutdown(ctx context.Context) error {
 	if err := t.await(ctx); err != nil {
 		return err
 	}
+	if _, dead := t.Exit(); dead {
+		t.table.Forget(t.Namespace, t.ID)
+		return nil
+	}
 	t.mu.Lock()
 	t.ending = true
 	t.mu.Unlock()
+	if err := t.bundle.markDeleted(); err != nil {
+		return fmt.Errorf("shut sandbox %s down: %w", t.ID, err)
+	}
 	err := t.callSandbox(ctx, "ShutdownSandbox", &sandbox.ShutdownSandboxRequest{SandboxID: t.ID}, &sandbox.ShutdownSandboxResponse{})
 	died := errdefs.IsUnavailable(err)
 	if err != nil && !died && !errdefs.IsNotFound(err) {
 		t.goesOn()
-		return err
+		return errors.Join(err, t.bundle.unmarkDeleted())
 	}
 	t.mu.Lock()
 	buried := t.buried

@@ -229,6 +229,9 @@ func (t *Task) Delete(ctx context.Context) (*api.DeleteResponse, error) {
 // retire has the shim exit, if nothing else runs in it, and removes the bundle.
 func (t *Task) retire() {
 	defer t.table.leave(t)
+	if err := t.bundle.markDeleted(); err != nil {
+		t.table.cfg.Log.Error("delete task", "task", t.ID, "err", err)
+	}
 	if !t.joined && !t.sandbox {
 		t.shutdown()
 	}
