@@ -152,7 +152,7 @@ func (c *containers) stop(ctx context.Context, k *ctr, how stopping) error {
 		return nil
 	}
 	k.edit(func(r *record) { r.State.Stopped = true })
-	if err := c.signal(ctx, k, how.signal); err != nil && !errdefs.IsNotFound(err) {
+	if err := c.signal(ctx, k, how.signal); err != nil && !ending(err) {
 		return err
 	}
 	if err := c.thaw(ctx, k); err != nil {
@@ -178,7 +178,7 @@ func (c *containers) stop(ctx context.Context, k *ctr, how stopping) error {
 
 // killNow kills k and waits for its end.
 func (c *containers) killNow(ctx context.Context, k *ctr, r *run) error {
-	if err := c.signal(ctx, k, unix.SIGKILL); err != nil && !errdefs.IsNotFound(err) {
+	if err := c.signal(ctx, k, unix.SIGKILL); err != nil && !ending(err) {
 		return err
 	}
 	if err := c.thaw(ctx, k); err != nil {
@@ -199,11 +199,15 @@ func (c *containers) thaw(ctx context.Context, k *ctr) error {
 		return nil
 	}
 	err := c.resume(ctx, k)
-	if errdefs.IsFailedPrecondition(err) || errdefs.IsNotFound(err) || errdefs.IsUnavailable(err) {
+	if errdefs.IsFailedPrecondition(err) || ending(err) {
 		return nil
 	}
 	return err
 }
+
+// ending says whether err means that the container has ended, or that its shim has,
+// and with it the container: its exit is to be waited for.
+func ending(err error) bool { return errdefs.IsNotFound(err) || errdefs.IsUnavailable(err) }
 
 // signal sends sig to the container's first process.
 func (c *containers) signal(ctx context.Context, k *ctr, sig unix.Signal) error {
