@@ -96,16 +96,12 @@ func (c *cli) attach(ctx context.Context, name string, o *attachOptions) error {
 		}
 		return err
 	}
-	return c.attachedExit(ctx, cl, waiting, info.ID)
+	return attachedExit(waiting)
 }
 
-// attachedExit is the exit code after the output has ended. An output can end
-// without an exit, where the engine goes away for a while or the keys were typed.
-func (c *cli) attachedExit(ctx context.Context, cl *client.Client, waiting *client.Pending, id string) error {
-	var info container.InspectResponse
-	if err := cl.Get(ctx, "/containers/"+id+"/json", nil, &info); err == nil && info.State.Running {
-		return nil
-	}
+// attachedExit is the exit code, which may come some time after the output has
+// ended.
+func attachedExit(waiting *client.Pending) error {
 	wait, err := waiting.Receive()
 	if err != nil {
 		return err

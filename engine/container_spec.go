@@ -49,7 +49,7 @@ func (c *containers) spec(rec record, id string, sb netSandbox, rootfs []ourmoun
 	if p := rec.HostConfig.CgroupParent; p != "" {
 		wishes.CgroupsPath = filepath.Join("/", p, id)
 	}
-	if err := c.namespaces(&wishes, rec, sb); err != nil {
+	if err := c.namespaces(&wishes, rec, sb, subs); err != nil {
 		return nil, err
 	}
 	dir := c.dir(owner)
@@ -95,7 +95,8 @@ func layersOf(rootfs []ourmount.Mount) (bundle.Root, error) {
 }
 
 // namespaces fills in those of other containers.
-func (c *containers) namespaces(wishes *bundle.Container, rec record, sb netSandbox) error {
+func (c *containers) namespaces(wishes *bundle.Container, rec record, sb netSandbox, subs held) error {
+	wishes.ShmPath = subs.source(shm, wishes.ShmPath)
 	wishes.Network.Path = sb.Path
 	for _, ns := range []struct {
 		kind string
@@ -114,9 +115,6 @@ func (c *containers) namespaces(wishes *bundle.Container, rec record, sb netSand
 			return err
 		}
 		ns.to.Path = fmt.Sprintf("/proc/%d/ns/%s", pid, ns.kind)
-		if ns.kind == "ipc" {
-			wishes.ShmPath = fmt.Sprintf("/proc/%d/root/dev/shm", pid)
-		}
 	}
 	return nil
 }

@@ -201,6 +201,9 @@ func (c *containers) prepareRootfs(ctx context.Context, k *ctr, rec record) (mou
 	if subs, err = c.mountVolumes(ctx, k, rec); err != nil {
 		return nil, nil, err
 	}
+	if err := c.holdShm(k.id, rec, subs); err != nil {
+		return nil, nil, errors.Join(err, subs.close(), c.unmountVolumes(ctx, k))
+	}
 	return mounts, subs, nil
 }
 

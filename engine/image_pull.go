@@ -249,14 +249,14 @@ func (i *images) hold(ctx context.Context, target ocispec.Descriptor) (release f
 // pullError says why named cannot be had, beginning with the stock words: clients
 // look for them.
 func pullError(named reference.Named, err error) error {
-	name := reference.FamiliarString(named)
+	name, why := reference.FamiliarString(named), plainText(err)
 	switch {
 	case errdefs.IsUnauthorized(err), errdefs.IsPermissionDenied(err):
-		return notFound("pull access denied for %s, repository does not exist or may require 'docker login': %w", reference.FamiliarName(named), err)
+		return notFound("pull access denied for %s, repository does not exist or may require 'docker login': %s", reference.FamiliarName(named), why)
 	case errdefs.IsNotFound(err):
-		return notFound("manifest for %s not found: manifest unknown: %w", name, err)
+		return notFound("manifest for %s not found: manifest unknown: %s", name, why)
 	}
-	return because(kindOf(err), "pull %s: %w", name, err)
+	return because(kindOf(err), "pull %s: %s", name, why)
 }
 
 // kindOf is the kind of err in errdefs; Unknown where the API has no status for it.

@@ -72,6 +72,29 @@ func (h held) close() error {
 	return errs
 }
 
+// shm stands in held for the /dev/shm of another container, which is no mount of
+// this one's record.
+const shm = -1
+
+// holdShm makes the /dev/shm of the container whose IPC namespace is shared
+// visible on the host: a mount of another namespace cannot be bound.
+func (c *containers) holdShm(id string, rec record, subs held) error {
+	ref := rec.HostConfig.IpcMode.Container()
+	if ref == "" {
+		return nil
+	}
+	pid, err := c.sharer(ref, "ipc")
+	if err != nil {
+		return err
+	}
+	at := filepath.Join(c.cfg.State, "roots", id+"-shm")
+	if err := rootfs.ShowTask(pid, "/dev/shm", at); err != nil {
+		return err
+	}
+	subs[shm] = at
+	return nil
+}
+
 // hold makes a directory or file of a volume visible at a place where no container
 // can put something else: a volume's content is a container's, and may have links
 // in it that lead elsewhere (CVE-2021-30465, CVE-2023-0628 of Kubernetes).

@@ -64,6 +64,41 @@ func TestNamesOfOtherContainers(t *testing.T) {
 	})
 }
 
+func TestACopyIntoAVolumeBeforeTheStart(t *testing.T) {
+	onOurEngine(t, func(t *testing.T, u user) {
+		file := filepath.Join(rig.Dir(t), "config")
+		if err := os.WriteFile(file, []byte("filled\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		u.must(t, "create", "--name", "filler", "-v", "vol:/new/place", "busybox")
+		u.must(t, "cp", file, "filler:/new/place/")
+		says("filled\n", "run", "--rm", "-v", "vol:/data", "busybox", "cat", "/data/config")(t, u)
+		u.must(t, "rm", "filler")
+		u.must(t, "volume", "rm", "vol")
+	})
+}
+
+func TestSharedMemoryOfAnotherContainer(t *testing.T) {
+	onOurEngine(t, func(t *testing.T, u user) {
+		u.must(t, "run", "-d", "--name", "donor", "--ipc", "shareable", "busybox", "sh", "-c", "echo mine > /dev/shm/f; sleep 600")
+		t.Cleanup(func() { u.must(t, "rm", "-f", "donor") })
+		says("mine\n", "run", "--rm", "--ipc", "container:donor", "busybox", "sh", "-c", "until cat /dev/shm/f; do sleep .1; done 2>/dev/null; echo yours > /dev/shm/g")(t, u)
+		says("yours\n", "exec", "donor", "cat", "/dev/shm/g")(t, u)
+	})
+}
+
+func TestAttachEndsWithTheExitCode(t *testing.T) {
+	onOurEngine(t, func(t *testing.T, u user) {
+		for range 10 {
+			u.must(t, "run", "-d", "--name", "ends", "busybox", "sh", "-c", "sleep .3; exit 3")
+			if r := u.run(t, "attach", "ends"); r.Code != 3 {
+				t.Errorf("code %d, stderr %q", r.Code, r.Stderr)
+			}
+			u.must(t, "rm", "ends")
+		}
+	})
+}
+
 func TestARegistryThatIsDownIsOneLine(t *testing.T) {
 	onOurEngine(t, func(t *testing.T, u user) {
 		r := u.run(t, "pull", "127.0.0.1:9/busybox")

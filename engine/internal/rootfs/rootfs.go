@@ -49,9 +49,31 @@ func Directory(name string) (*Root, error) {
 }
 
 // TaskLayers is the file system at the root of a running container without
-// anything that is mounted on it. The clone of the mount is made in the container's
-// mount namespace, on a thread that ends with that.
-func TaskLayers(pid int) (*Root, error) {
+// anything that is mounted on it.
+func TaskLayers(pid int) (*Root, error) { return taskMount(pid, "/") }
+
+// ShowTask binds the directory name of a running container to the place at, which
+// is made. Unmount ends it.
+func ShowTask(pid int, name, at string) (err error) {
+	root, err := taskMount(pid, name)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := os.MkdirAll(at, 0o700); err != nil {
+		return fmt.Errorf("show %s: %w", name, err)
+	}
+	defer errs.Undo(&err, func() error { return Unmount(at) })
+	if err := unix.MoveMount(root.dir, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return &fs.PathError{Op: "move_mount", Path: at, Err: err}
+	}
+	return nil
+}
+
+// taskMount is what is mounted at name in a running container, without what is
+// mounted below. The clone is made in the container's mount namespace, where alone
+// the kernel lets it be made, on a thread that ends with that.
+func taskMount(pid int, name string) (*Root, error) {
 	ns, err := unix.Open(fmt.Sprintf("/proc/%d/ns/mnt", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open mount namespace of process %d: %w", pid, err)
@@ -64,24 +86,24 @@ func TaskLayers(pid int) (*Root, error) {
 	made := make(chan clone)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		fd, err := cloneRoot(ns)
+		fd, err := cloneIn(ns, name)
 		made <- clone{fd, err}
 	}()
 	c := <-made
 	if c.err != nil {
-		return nil, fmt.Errorf("clone root of process %d: %w", pid, c.err)
+		return nil, fmt.Errorf("clone mount %s of process %d: %w", name, pid, c.err)
 	}
 	return &Root{c.fd, nothing}, nil
 }
 
-func cloneRoot(ns int) (int, error) {
+func cloneIn(ns int, name string) (int, error) {
 	if err := unix.Unshare(unix.CLONE_FS); err != nil { // setns(2) asks for it
 		return -1, fmt.Errorf("unshare: %w", err)
 	}
 	if err := unix.Setns(ns, unix.CLONE_NEWNS); err != nil {
 		return -1, fmt.Errorf("setns: %w", err)
 	}
-	fd, err := unix.OpenTree(unix.AT_FDCWD, "/", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	fd, err := unix.OpenTree(unix.AT_FDCWD, name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
 	if err != nil {
 		return -1, fmt.Errorf("open_tree: %w", err)
 	}
@@ -95,7 +117,8 @@ type Bind struct {
 }
 
 // Mounted mounts a snapshot at the directory scratch, which is made, and binds on
-// it in their order. A bind whose place is not there is left out.
+// it in their order. The place of a directory is made, as the container's start
+// would; a file whose place is not there is left out.
 func Mounted(scratch string, mounts []mount.Mount, binds []Bind) (r *Root, err error) {
 	if err := os.MkdirAll(scratch, 0o700); err != nil {
 		return nil, fmt.Errorf("mount root: %w", err)
@@ -164,6 +187,9 @@ func Unmount(scratch string) error {
 
 func (r *Root) bind(b Bind) error {
 	at, err := r.open(b.Destination, unix.O_PATH)
+	if st, missing := os.Stat(b.Source); errors.Is(err, fs.ErrNotExist) && missing == nil && st.IsDir() {
+		at, err = r.reach(clean(b.Destination))
+	}
 	if err != nil {
 		return err
 	}

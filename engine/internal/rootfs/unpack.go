@@ -74,7 +74,7 @@ func (u *unpacker) entry(hdr *tar.Header, in io.Reader) error {
 		return nil // says nothing about a file
 	}
 	full := path.Join(u.dir, clean(hdr.Name))
-	parent, err := u.parent(path.Dir(full))
+	parent, err := u.root.reach(path.Dir(full))
 	if err != nil {
 		return err
 	}
@@ -101,13 +101,13 @@ func (u *unpacker) entry(hdr *tar.Header, in io.Reader) error {
 	return u.create(parent, base, hdr, in)
 }
 
-// parent opens a directory, and makes what is missing of it.
-func (u *unpacker) parent(name string) (int, error) {
-	fd, err := u.root.open(name, unix.O_PATH|unix.O_DIRECTORY)
+// reach opens a directory of the root, and makes what is missing of it.
+func (r *Root) reach(name string) (int, error) {
+	fd, err := r.open(name, unix.O_PATH|unix.O_DIRECTORY)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) || name == "/" {
 		return fd, err
 	}
-	above, err := u.parent(path.Dir(name))
+	above, err := r.reach(path.Dir(name))
 	if err != nil {
 		return -1, err
 	}
