@@ -30,6 +30,7 @@ const (
 	gcContent = "containerd.io/gc.ref.content."
 	gcImage   = "containerd.io/gc.ref.image."
 	gcOverlay = "containerd.io/gc.ref.snapshot.overlayfs"
+	gcCond    = "containerd.io/gc.cond.snapshot"
 )
 
 var (
@@ -124,6 +125,23 @@ func TestWhatIsReferredToStaysAndTheRestGoes(t *testing.T) {
 			name:  "a back reference keeps the child",
 			blobs: map[string]labels{"parent": {gcRoot: "x"}, "child": {"containerd.io/gc.bref.content": ref("parent")}, "orphan": {"containerd.io/gc.bref.content.x": ref("none")}},
 			want:  "blob:child blob:parent",
+		},
+		{
+			name: "a condition keeps a blob as long as a snapshot was used",
+			blobs: map[string]labels{
+				"new":   {gcCond + ".overlayfs": "usedat<2h|used"},
+				"old":   {gcCond + ".overlayfs": "usedat<30m|used"},
+				"aged":  {gcCond + ".overlayfs/x": "usedat<1m,usedat>30m|used"},
+				"odd":   {gcCond + ".overlayfs": "usedat=1h|used", gcCond + ".overlayfs/a": "moon<2h|used", gcCond + ".overlayfs/b": "used"},
+				"never": {gcCond + ".overlayfs": "usedat<2h|unused"},
+				"lost":  {gcCond + ".overlayfs": "usedat<2h|garbage"},
+			},
+			snaps: []string{"used", "unused", "garbage"},
+			on: map[string]labels{
+				"used": {gcRoot: "x", "containerd.io/gc.cond.value-usedat": past}, "unused": {gcRoot: "x"},
+				"garbage": {"containerd.io/gc.cond.value-usedat": past},
+			},
+			want: "blob:aged blob:new snap:unused snap:used",
 		},
 		{
 			name:  "a lease holds the tree below",

@@ -20,6 +20,8 @@ const (
 	labelRefSnapshot  = "containerd.io/gc.ref.snapshot."
 	labelBackRefOf    = "containerd.io/gc.bref."
 	labelBackSnapshot = "containerd.io/gc.bref.snapshot."
+	labelCondSnapshot = "containerd.io/gc.cond.snapshot"
+	labelUsedAt       = "containerd.io/gc.cond.value-usedat"
 )
 
 // node is a thing that can be needed: a kind ("content", "ingests", "image",
@@ -59,7 +61,7 @@ func (db *DB) garbageOf(tx *bolt.Tx) (out garbage) {
 	g := &graph{tx: tx, back: map[node][]node{}, marked: map[node]bool{}}
 	now := time.Now()
 	eachBucket(at(tx), func(ns string, b *bolt.Bucket) error {
-		g.backRefs(ns, b)
+		g.backRefs(ns, b, now)
 		out.leases = append(out.leases, g.leaseRoots(ns, b, now)...)
 		g.objectRoots(ns, b, now)
 		return nil
@@ -76,7 +78,7 @@ func (db *DB) garbageOf(tx *bolt.Tx) (out garbage) {
 }
 
 // backRefs notes who is kept by a label of its own on whom.
-func (g *graph) backRefs(ns string, b *bolt.Bucket) {
+func (g *graph) backRefs(ns string, b *bolt.Bucket, now time.Time) {
 	note := func(n node, b *bolt.Bucket) {
 		eachLabel(b, labelBackRefOf, func(k, v string) {
 			by := node{ns: ns, key: v}
@@ -98,13 +100,53 @@ func (g *graph) backRefs(ns string, b *bolt.Bucket) {
 	}
 	eachBucket(below(b, images), func(name string, b *bolt.Bucket) error {
 		note(node{images, ns, name}, b)
+		g.conditions(node{images, ns, name}, b, now)
 		return nil
 	})
 	eachBucket(below(b, blobs, "blob"), func(dgst string, b *bolt.Bucket) error {
 		note(node{blobs, ns, dgst}, b)
+		g.conditions(node{blobs, ns, dgst}, b, now)
 		return nil
 	})
 	eachSnapshot(b, func(sn, key string, b *bolt.Bucket) { note(node{snapshots + "/" + sn, ns, key}, b) })
+}
+
+// conditions notes the snapshots by which n, a blob or image, is kept as long as
+// they are used: "usedat<24h,…|KEY" is a snapshot that says of itself that it was
+// used less than 24 hours ago. One of the conditions is enough.
+func (g *graph) conditions(n node, b *bolt.Bucket, now time.Time) {
+	eachLabel(b, labelCondSnapshot, func(k, v string) {
+		sn, _, _ := strings.Cut(strings.TrimLeft(strings.TrimPrefix(k, labelCondSnapshot), "./"), "/")
+		conditions, key, ok := strings.Cut(v, "|")
+		sb := at(g.tx, n.ns, snapshots, sn, key)
+		if !ok || sb == nil {
+			return
+		}
+		used, err := time.Parse(time.RFC3339, labelsOf(sb)[labelUsedAt])
+		if err != nil {
+			return
+		}
+		for c := range strings.SplitSeq(conditions, ",") {
+			if holds(c, now.Sub(used)) {
+				by := node{snapshots + "/" + sn, n.ns, key}
+				g.back[by] = append(g.back[by], n)
+				return
+			}
+		}
+	})
+}
+
+// holds says whether a condition is met by what was used so long ago. One that is
+// not known is not.
+func holds(condition string, ago time.Duration) bool {
+	for _, op := range []string{"<", ">"} {
+		limit, ok := strings.CutPrefix(condition, "usedat"+op)
+		d, err := time.ParseDuration(limit)
+		if ok && err == nil {
+			return op == "<" && ago < d || op == ">" && ago > d
+		}
+	}
+	return false
 }
 
 // leaseRoots marks what living leases hold and gives the dead ones.
