@@ -5,6 +5,7 @@ import (
 	"maps"
 	"runtime"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -20,8 +21,37 @@ type arch struct {
 	number func(name string) (uint32, bool)
 }
 
-func table(calls map[string]uint32) func(string) (uint32, bool) {
-	return func(name string) (uint32, bool) { n, ok := calls[name]; return n, ok }
+// call is a system call of a table, which has them by name: a sorted table costs
+// nothing at the start of a program, and a map a tenth of a millisecond.
+type call struct {
+	name   string
+	number uint32
+}
+
+// table looks names up. Profiles have them in their order, mostly: the next one
+// is looked for near the last.
+func table(calls []call) func(string) (uint32, bool) {
+	at := 0
+	return func(name string) (uint32, bool) {
+		const near = 4
+		for i := at; i < min(at+near, len(calls)); i++ {
+			if calls[i].name == name {
+				at = i + 1
+				return calls[i].number, true
+			}
+		}
+		n, i, ok := find(calls, name)
+		at = i
+		return n, ok
+	}
+}
+
+func find(calls []call, name string) (number uint32, at int, ok bool) {
+	at, ok = slices.BinarySearchFunc(calls, name, func(c call, name string) int { return strings.Compare(c.name, name) })
+	if ok {
+		number = calls[at].number
+	}
+	return number, at, ok
 }
 
 // abis are the architectures that run on each of ours.
@@ -35,26 +65,32 @@ func abis() map[specs.Arch]arch {
 	return map[specs.Arch]arch{
 		specs.ArchX86_64: {audit: 0xc000003e, wide: true, number: table(callsAMD64)},
 		specs.ArchX86:    {audit: 0x40000003, number: table(calls386)},
-		specs.ArchX32:    {audit: 0xc000003e, wide: true, first: x32, number: x32Number},
+		specs.ArchX32:    {audit: 0xc000003e, wide: true, first: x32, number: x32Number()},
 	}
 }
 
 // x32Calls have a number of their own in the x32 ABI (arch/x86/entry/syscalls/syscall_64.tbl).
-var x32Calls = []string{
-	"rt_sigaction", "rt_sigreturn", "ioctl", "readv", "writev", "recvfrom", "sendmsg", "recvmsg",
-	"execve", "ptrace", "rt_sigpending", "rt_sigtimedwait", "rt_sigqueueinfo", "sigaltstack",
-	"timer_create", "mq_notify", "kexec_load", "waitid", "set_robust_list", "get_robust_list",
-	"vmsplice", "move_pages", "preadv", "pwritev", "rt_tgsigqueueinfo", "recvmmsg", "sendmmsg",
-	"process_vm_readv", "process_vm_writev", "setsockopt", "getsockopt", "io_setup", "io_submit",
-	"execveat", "preadv2", "pwritev2",
+var x32Calls = []call{
+	{"execve", 520}, {"execveat", 545}, {"get_robust_list", 531}, {"getsockopt", 542},
+	{"io_setup", 543}, {"io_submit", 544}, {"ioctl", 514}, {"kexec_load", 528},
+	{"move_pages", 533}, {"mq_notify", 527}, {"preadv", 534}, {"preadv2", 546},
+	{"process_vm_readv", 539}, {"process_vm_writev", 540}, {"ptrace", 521}, {"pwritev", 535},
+	{"pwritev2", 547}, {"readv", 515}, {"recvfrom", 517}, {"recvmmsg", 537},
+	{"recvmsg", 519}, {"rt_sigaction", 512}, {"rt_sigpending", 522}, {"rt_sigqueueinfo", 524},
+	{"rt_sigreturn", 513}, {"rt_sigtimedwait", 523}, {"rt_tgsigqueueinfo", 536}, {"sendmmsg", 538},
+	{"sendmsg", 518}, {"set_robust_list", 530}, {"setsockopt", 541}, {"sigaltstack", 525},
+	{"timer_create", 526}, {"vmsplice", 532}, {"waitid", 529}, {"writev", 516},
 }
 
-func x32Number(name string) (uint32, bool) {
-	if i := slices.Index(x32Calls, name); i >= 0 {
-		return x32 | uint32(512+i), true
+func x32Number() func(string) (uint32, bool) {
+	shared := table(callsAMD64)
+	return func(name string) (uint32, bool) {
+		if n, _, ok := find(x32Calls, name); ok {
+			return x32 | n, true
+		}
+		n, ok := shared(name)
+		return x32 | n, ok
 	}
-	n, ok := callsAMD64[name]
-	return x32 | n, ok
 }
 
 // native is the architecture of this build.

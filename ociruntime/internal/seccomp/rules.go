@@ -2,25 +2,26 @@ package seccomp
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
-// rule is one way to a verdict: all conditions hold.
+// rule is one way to a verdict on a call: all conditions hold.
 type rule struct {
+	call    uint32
 	conds   []specs.LinuxSeccompArg
 	verdict uint32
 }
 
-// collect gathers the rules of each call, by its number in a. Rules that come
-// to the default verdict say nothing. A rule without conditions decides, before
-// or after others that have some (as libseccomp has it).
-func collect(s *specs.LinuxSeccomp, a arch, def uint32) (map[uint32][]rule, error) {
+// collect gathers the rules, by the number that their call has in a and in the
+// order of the profile. Rules that come to the default verdict say nothing. A
+// rule without conditions decides, before or after others that have some (as
+// libseccomp has it).
+func collect(s *specs.LinuxSeccomp, a arch, def uint32) ([]rule, error) {
 	const most = 512 // calls of an architecture
-	rules := make(map[uint32][]rule, most)
+	rules := make([]rule, 0, most)
 	for i, call := range s.Syscalls {
 		v, err := action(call.Action, call.ErrnoRet)
 		if err != nil {
@@ -35,27 +36,43 @@ func collect(s *specs.LinuxSeccomp, a arch, def uint32) (map[uint32][]rule, erro
 		ways := alternatives(call.Args)
 		for _, name := range call.Names {
 			for _, alt := range ways {
-				add(rules, a, name, rule{alt, v})
+				rules = add(rules, a, name, rule{conds: alt, verdict: v})
 			}
 		}
 	}
-	return rules, nil
+	return byCall(rules), nil
 }
 
-func add(rules map[uint32][]rule, a arch, name string, r rule) {
+// byCall sorts rules by their calls, and leaves those of one call as they come.
+func byCall(rules []rule) []rule {
+	keys := make([]uint64, len(rules))
+	for i, r := range rules {
+		keys[i] = uint64(r.call)<<32 | uint64(i)
+	}
+	slices.Sort(keys)
+	sorted := make([]rule, len(rules))
+	for i, k := range keys {
+		sorted[i] = rules[uint32(k)]
+	}
+	return sorted
+}
+
+func add(rules []rule, a arch, name string, r rule) []rule {
 	n, ok := a.number(name)
 	if ok {
-		rules[n] = append(rules[n], r)
+		r.call = n
+		rules = append(rules, r)
 	}
 	if a.audit != 0x40000003 || len(r.conds) > 0 {
-		return
+		return rules
 	}
 	// socketcall(2) has the real call in its first argument.
 	if i := slices.Index(socketCalls, name); i >= 0 {
-		sc := calls386["socketcall"]
+		sc, _, _ := find(calls386, "socketcall")
 		cond := specs.LinuxSeccompArg{Index: 0, Op: specs.OpEqualTo, Value: uint64(i + 1)}
-		rules[sc] = append(rules[sc], rule{[]specs.LinuxSeccompArg{cond}, r.verdict})
+		rules = append(rules, rule{sc, []specs.LinuxSeccompArg{cond}, r.verdict})
 	}
+	return rules
 }
 
 // alternatives are the conditions of one rule, all of which must hold; where
@@ -100,25 +117,28 @@ type span struct {
 }
 
 // body is the filter of one architecture, with the number of the call in A.
-func body(a arch, rules map[uint32][]rule, def uint32) []Ins {
-	numbers := slices.Sorted(maps.Keys(rules))
+func body(a arch, rules []rule, def uint32) []Ins {
 	end := a.first // the first number that the profile cannot have known
-	var spans []span
+	spans := make([]span, 0, len(rules))
+	defaults := []Ins{{Code: ret, K: def}}
 	cover := func(first uint32, code []Ins) {
 		if len(spans) > 0 && slices.Equal(spans[len(spans)-1].code, code) {
 			return
 		}
 		spans = append(spans, span{first, code})
 	}
-	for _, n := range numbers {
-		if n > end {
-			cover(end, []Ins{{Code: ret, K: def}})
+	for i := 0; i < len(rules); {
+		n, first := rules[i].call, i
+		for ; i < len(rules) && rules[i].call == n; i++ {
 		}
-		cover(n, verdict(a, rules[n], def))
+		if n > end {
+			cover(end, defaults)
+		}
+		cover(n, verdict(a, rules[first:i], def))
 		end = n + 1
 	}
 	cover(end, []Ins{{Code: ret, K: unknown(def)}})
-	return tree(spans)
+	return tree(make([]Ins, 0, size(spans)), spans)
 }
 
 // unknown is the verdict for calls newer than every call that the profile
@@ -131,13 +151,25 @@ func unknown(def uint32) uint32 {
 	return def
 }
 
-// tree halves the spans until one is left.
-func tree(spans []span) []Ins {
+// tree halves the spans until one is left, and appends the code to prog.
+func tree(prog []Ins, spans []span) []Ins {
 	if len(spans) == 1 {
-		return spans[0].code
+		return append(prog, spans[0].code...)
 	}
 	mid := len(spans) / 2
-	return branch(spans[mid].first, tree(spans[:mid]), tree(spans[mid:]))
+	low := size(spans[:mid])
+	prog = append(prog, branch(spans[mid].first, low)...)
+	return tree(tree(prog, spans[:mid]), spans[mid:])
+}
+
+// size is how many instructions tree makes of spans.
+func size(spans []span) int {
+	if len(spans) == 1 {
+		return len(spans[0].code)
+	}
+	mid := len(spans) / 2
+	low := size(spans[:mid])
+	return len(branch(spans[mid].first, low)) + low + size(spans[mid:])
 }
 
 // verdict is the code that decides one call.

@@ -147,11 +147,11 @@ func dispatch(archs []arch, bodies [][]Ins) []Ins {
 		b := bodies[i]
 		for j, a := range archs {
 			if a.first != 0 && a.audit == archs[i].audit {
-				b = branch(a.first, b, bodies[j])
+				b = slices.Concat(branch(a.first, len(b)), b, bodies[j])
 			}
 		}
 		if archs[i].audit == abis()[native()].audit && !slices.ContainsFunc(archs, func(a arch) bool { return a.first == x32 }) {
-			b = branch(x32, b, []Ins{{Code: ret, K: retKillProcess}})
+			b = slices.Concat(branch(x32, len(b)), b, []Ins{{Code: ret, K: retKillProcess}})
 		}
 		b = append([]Ins{{Code: load, K: offNumber}}, b...)
 		prog = slices.Concat(skip(Ins{Code: jumpEQ, K: archs[i].audit}, len(b)), b, prog)
@@ -171,13 +171,13 @@ func skip(in Ins, n int) []Ins {
 	return []Ins{in, {Code: jump, K: uint32(n)}}
 }
 
-// branch goes to high for numbers from k up, else to low. Both end with a return.
-func branch(k uint32, low, high []Ins) []Ins {
-	head := []Ins{{Code: jumpGE, K: k, JT: uint8(len(low))}}
-	if len(low) > 255 {
-		head = []Ins{{Code: jumpGE, K: k, JF: 1}, {Code: jump, K: uint32(len(low))}}
+// branch goes on below, where low instructions are, for numbers under k, and
+// over them from k up. Both ways end with a return.
+func branch(k uint32, low int) []Ins {
+	if low > 255 {
+		return []Ins{{Code: jumpGE, K: k, JF: 1}, {Code: jump, K: uint32(low)}}
 	}
-	return slices.Concat(head, low, high)
+	return []Ins{{Code: jumpGE, K: k, JT: uint8(low)}}
 }
 
 // Encode is the program as struct sock_filter, little endian.
