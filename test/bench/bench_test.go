@@ -106,7 +106,8 @@ func (w *world) exec(r *report, tb testing.TB, title string) {
 	}
 	w.ctr.do(tb, "tasks", "rm", "-f", "idle")
 	w.ctr.do(tb, "containers", "rm", "idle")
-	for _, c := range []tool{w.gantry, w.docker, w.podman} {
+	w.podman.do(tb, "rm", "-f", "-t", "0", "idle") // it would wait for the sleeper to obey
+	for _, c := range []tool{w.gantry, w.docker} {
 		c.do(tb, "rm", "-f", "idle")
 	}
 }
