@@ -5,6 +5,8 @@ BIN     := bin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1.0-dev)
 LDFLAGS := -s -w -X github.com/gantryd/gantry/internal/version.Commit=$(VERSION)
 export CGO_ENABLED := 0
+# git refuses to answer root about a clone that is another user's.
+export GOFLAGS += -buildvcs=false
 
 .PHONY: help build demo test test-vm torture deps lint bench install uninstall generate
 
@@ -43,8 +45,10 @@ generate: ## regenerate the tables that are made from sources
 
 install: build ## install the programs, the systemd unit and shell completions under PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/systemd/system \
-		$(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d \
+		$(DESTDIR)$(PREFIX)/share/doc/gantry
 	install -m 0755 $(BIN)/gantry $(BIN)/gantryd $(BIN)/gantry-runtime $(BIN)/containerd-shim-gantry-v2 $(DESTDIR)$(PREFIX)/bin/
+	install -m 0644 README.md $(DESTDIR)$(PREFIX)/share/doc/gantry/
 	sed 's,@PREFIX@,$(PREFIX),' init/gantryd.service > $(DESTDIR)/etc/systemd/system/gantryd.service
 	$(BIN)/gantry completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/gantry
 	$(BIN)/gantry completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_gantry
@@ -53,4 +57,5 @@ install: build ## install the programs, the systemd unit and shell completions u
 uninstall: ## remove what install put in place
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,gantry gantryd gantry-runtime containerd-shim-gantry-v2) \
 		$(DESTDIR)/etc/systemd/system/gantryd.service $(DESTDIR)$(PREFIX)/share/bash-completion/completions/gantry \
-		$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_gantry $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/gantry.fish
+		$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_gantry $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/gantry.fish \
+		$(DESTDIR)$(PREFIX)/share/doc/gantry/README.md
