@@ -54,7 +54,7 @@ func (i *introspection) plugins() []*api.Plugin {
 		{Type: "io.containerd.runtime.v2", ID: "task", Platforms: here, Exports: map[string]string{"log-uri-schemes": "fifo,binary,file"}},
 	}
 	for _, id := range []string{
-		"containers", "content", "diff", "events", "healthcheck", "images", "introspection", "leases",
+		"containers", "content", "diff", "events", "healthcheck", "images", "introspection", "leases", "mounts",
 		"namespaces", "sandbox-controllers", "sandboxes", "snapshots", "streaming", "tasks", "transfer", "version",
 	} {
 		list = append(list, &api.Plugin{Type: "io.containerd.grpc.v1", ID: id})

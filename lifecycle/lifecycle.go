@@ -16,6 +16,7 @@ import (
 	imagesapi "github.com/containerd/containerd/api/services/images/v1"
 	introspectionapi "github.com/containerd/containerd/api/services/introspection/v1"
 	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
+	mountsapi "github.com/containerd/containerd/api/services/mounts/v1"
 	namespacesapi "github.com/containerd/containerd/api/services/namespaces/v1"
 	sandboxapi "github.com/containerd/containerd/api/services/sandbox/v1"
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
@@ -60,6 +61,7 @@ type Lifecycle struct {
 	events  *exchange.Exchange
 	db      *meta.DB
 	shims   *shims.Table
+	mounts  *mounts
 	streams *streams
 	overlay *overlay.Snapshotter
 }
@@ -85,6 +87,9 @@ func New(ctx context.Context, cfg Config) (_ *Lifecycle, err error) {
 	}
 	l := &Lifecycle{cfg: cfg, events: &exchange.Exchange{}, streams: newStreams()}
 	if l.uuid, err = uuid(filepath.Join(cfg.Root, uuidFile)); err != nil {
+		return nil, err
+	}
+	if l.mounts, err = newMounts(filepath.Join(cfg.State, mountsDir)); err != nil {
 		return nil, err
 	}
 	if err := l.openStores(ctx); err != nil {
@@ -183,6 +188,7 @@ func (l *Lifecycle) register(g *grpc.Server) {
 	versionapi.RegisterVersionServer(g, versions{})
 	sandboxapi.RegisterStoreServer(g, &sandboxStore{db: l.db})
 	sandboxapi.RegisterControllerServer(g, &sandboxController{db: l.db, shims: l.shims, events: l.events})
+	mountsapi.RegisterMountsServer(g, l.mounts)
 	healthapi.RegisterHealthServer(g, health.NewServer())
 }
 

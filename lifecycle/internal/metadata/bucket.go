@@ -176,6 +176,9 @@ func writeMap(b *bolt.Bucket, key []byte, m map[string]string) error {
 // api, "combined size of a key/value pair").
 const maxLabel = 4096
 
+// CheckLabels says what is wrong with labels.
+func CheckLabels(m map[string]string) error { return checkLabels(m) }
+
 func checkLabels(m map[string]string) error {
 	for k, v := range m {
 		if k == "" {
