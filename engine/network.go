@@ -213,7 +213,7 @@ func (n *networks) postCreate(w http.ResponseWriter, r *http.Request) error {
 		return conflict("network with name %s already exists", req.Name)
 	}
 	if errdefs.IsFailedPrecondition(err) {
-		return because(errdefs.ErrPermissionDenied, "%w", err)
+		return because(errdefs.ErrPermissionDenied, "%s", plainText(err))
 	}
 	if err != nil {
 		return err

@@ -254,7 +254,7 @@ func (n *networks) publish(ctx context.Context, w netWish) (dockernet.PortMap, e
 	}
 	if err != nil {
 		// Stock answers 500 here, whatever the cause.
-		return nil, fmt.Errorf("driver failed programming external connectivity on endpoint %s: %v", w.Name, err)
+		return nil, fmt.Errorf("driver failed programming external connectivity on endpoint %s: %s", w.Name, plainText(err))
 	}
 	m := dockernet.PortMap{}
 	for _, p := range got {

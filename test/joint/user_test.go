@@ -99,11 +99,28 @@ func TestAttachEndsWithTheExitCode(t *testing.T) {
 	})
 }
 
-func TestARegistryThatIsDownIsOneLine(t *testing.T) {
+// The words of kinds ("unavailable", "invalid argument") are for programs.
+func TestAnErrorEndsWithItsReason(t *testing.T) {
 	onOurEngine(t, func(t *testing.T, u user) {
-		r := u.run(t, "pull", "127.0.0.1:9/busybox")
-		if line := strings.TrimSpace(r.Stderr); r.Code != 1 || !strings.HasSuffix(line, "connection refused") || strings.Contains(line, "\n") {
-			t.Errorf("code %d, stderr %q", r.Code, r.Stderr)
+		u.must(t, "network", "create", "--subnet", "10.9.0.0/16", "taken")
+		defer u.must(t, "network", "rm", "taken")
+		for _, c := range []struct {
+			name   string
+			args   []string
+			code   int
+			reason string
+		}{
+			{"a registry that is down", f("pull", "127.0.0.1:9/busybox"), 1, "connection refused"},
+			{"a subnet that is taken", f("network", "create", "--subnet", "10.9.8.0/24", "more"), 1, "overlaps with another network's"},
+			{"a port of nobody's address", runs(f("-p", "192.0.2.1:8080:80"), "true"), 125, "no interface of the host has that address"},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				r := u.run(t, c.args...)
+				// The hint at --help, where there is one, comes after an empty line.
+				if line, _, _ := strings.Cut(strings.TrimSpace(r.Stderr), "\n\n"); r.Code != c.code || !strings.HasSuffix(line, c.reason) || strings.Contains(line, "\n") {
+					t.Errorf("code %d, stderr %q", r.Code, r.Stderr)
+				}
+			})
 		}
 	})
 }
