@@ -67,27 +67,24 @@ func (d Dir) prepare() error {
 	}
 	// A new group of cpuset is empty, and no process can join it.
 	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
-		if err := inherit(d.Path, d.Mount, file); err != nil {
+		if _, err := inherit(d.Path, d.Mount, file); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// inherit fills file from the group above where it is empty.
-func inherit(dir, top, file string) error {
+// inherit fills file from the group above where it is empty, and is what is in it.
+func inherit(dir, top, file string) (string, error) {
 	b, err := os.ReadFile(filepath.Join(dir, file))
-	if err != nil || len(strings.TrimSpace(string(b))) > 0 || dir == top {
-		return err
+	value := strings.TrimSpace(string(b))
+	if err != nil || value != "" || dir == top {
+		return value, err
 	}
-	up := filepath.Dir(dir)
-	if err := inherit(up, top, file); err != nil {
-		return err
+	if value, err = inherit(filepath.Dir(dir), top, file); err != nil {
+		return "", err
 	}
-	if b, err = os.ReadFile(filepath.Join(up, file)); err != nil {
-		return err
-	}
-	return write(dir, file, strings.TrimSpace(string(b)))
+	return value, write(dir, file, value)
 }
 
 // enableControllers turns on every controller for the group in the groups
