@@ -56,6 +56,24 @@ func TestRunForwardsSignals(t *testing.T) {
 	}
 }
 
+// The signals that have a number alone are passed on when the program has run for
+// a moment, and so in the life of whatever waits for them.
+func TestRunForwardsRealTimeSignals(t *testing.T) {
+	r := newTool(t)
+	dir := bundle(t, shell("trap 'echo got it; exit 3' 37; echo ready; while :; do sleep 0.01; done"))
+	cmd := r.command("run", "--bundle", dir, "box")
+	out := startWithOutput(t, cmd)
+	out.await(t, "ready")
+	time.Sleep(4 * beforeRealTime)
+	if err := cmd.Process.Signal(syscall.Signal(37)); err != nil {
+		t.Fatal(err)
+	}
+	out.await(t, "got it")
+	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 3 {
+		t.Errorf("%v, want exit code 3", err)
+	}
+}
+
 func TestRunOfAKilledProgramIsItsSignal(t *testing.T) {
 	r := newTool(t)
 	cmd := r.command("run", "-b", bundle(t, shell("echo ready; sleep 1000")), "x")
