@@ -34,6 +34,7 @@ func commands() []command {
 	return []command{
 		createCommand, startCommand, runCommand, execCommand, stateCommand, killCommand, deleteCommand,
 		listCommand, psCommand, eventsCommand, pauseCommand, resumeCommand, updateCommand,
+		checkpointCommand, restoreCommand,
 		specCommand, planCommand, featuresCommand, versionCommand,
 	}
 }
@@ -43,6 +44,7 @@ type session struct {
 	root          string
 	systemdCgroup bool
 	rootless      bool
+	criu          string
 	log           *slog.Logger
 	logFile       bool // the log is a file: errors are told on stderr too
 
@@ -103,7 +105,7 @@ func (s *session) globals(f *flags) (open func() error) {
 	systemd := f.flag("systemd-cgroup", "let systemd make the cgroups; cgroupsPath is slice:prefix:name")
 	manager := f.text("cgroup-manager", "NAME", "'cgroupfs' or 'systemd', as crun has it", "cgroupfs")
 	rootless := f.text("rootless", "WHEN", "'true', 'false' or 'auto'", "auto")
-	f.text("criu", "PATH", "taken for compatibility", "criu")
+	criu := f.text("criu", "PATH", "the program that checkpoint and restore call", "criu")
 	return func() error {
 		if err := s.openLog(*logPath, *format, *level, *debug); err != nil {
 			return err
@@ -118,7 +120,7 @@ func (s *session) globals(f *flags) (open func() error) {
 		}
 		s.rootless = *rootless == "true" || *rootless == "1" || *rootless == "auto" && ociruntime.Restricted()
 		s.systemdCgroup = *systemd || *manager == "systemd"
-		s.root = *root
+		s.criu, s.root = *criu, *root
 		if s.root == "" {
 			s.root = defaultRoot()
 		}
@@ -141,9 +143,6 @@ func find(name string) (command, error) {
 		if c.name == name {
 			return c, nil
 		}
-	}
-	if name == "checkpoint" || name == "restore" {
-		return command{}, fmt.Errorf("%s: not supported yet", name)
 	}
 	return command{}, fmt.Errorf("unknown command %q ('%s help' lists the commands)", name, program)
 }

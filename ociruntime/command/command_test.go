@@ -123,8 +123,6 @@ func TestWrongCommandLines(t *testing.T) {
 		"run --preserve-fds x y":       "preserve-fds",
 		"run --preserve-fds 99 -b . y": "config.json",
 		"plan --diff .":                "two bundles",
-		"checkpoint x":                 "not supported yet",
-		"restore x":                    "not supported yet",
 	} {
 		res := r.run(t, strings.Fields(args)...)
 		if res.code != 1 || strings.Count(res.err, "\n") != 1 || !strings.Contains(res.err, words) {

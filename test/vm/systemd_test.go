@@ -53,3 +53,11 @@ func TestTheRuntimeWithoutRoot(t *testing.T) {
 	m.script("rootless.sh")
 	m.boot()
 }
+
+func TestCheckpointAndRestore(t *testing.T) {
+	m := newMachine(t)
+	m.withSystemd(cgroup2)
+	m.must(m.files.copy(rig.Program(t, "gantry-runtime"), "/disk/usr/bin/gantry-runtime"))
+	m.script("checkpoint.sh")
+	m.boot()
+}

@@ -38,3 +38,17 @@ func (l *Layout) mayMove(d Dir) bool {
 	}
 	return unix.Access(filepath.Join(common, "cgroup.procs"), unix.W_OK) == nil
 }
+
+// Rel is the path of d in its hierarchy.
+func (l *Layout) Rel(d Dir) (string, bool) {
+	hs := l.V1
+	if l.Unified != nil {
+		hs = append(hs[:len(hs):len(hs)], *l.Unified)
+	}
+	for _, h := range hs {
+		if rel, err := filepath.Rel(h.Mount, d.Path); err == nil && filepath.IsLocal(rel) && h.V2 == d.V2 {
+			return filepath.Join(h.Root, rel), true
+		}
+	}
+	return "", false
+}
