@@ -64,15 +64,19 @@ func run(ctx context.Context, cfg config) error {
 		return err
 	}
 	roles, ctx := errgroup.WithContext(ctx)
+	// Lifecycle ends after engine, which has it take apart what has just ended.
+	below, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
 	if cfg.plays("lifecycle") {
-		if err := startLifecycle(ctx, roles, cfg, log); err != nil {
+		if err := startLifecycle(below, roles, cfg, log); err != nil {
 			return err
 		}
 	}
-	if cfg.plays("engine") {
-		if err := startEngine(ctx, roles, cfg, shim, log); err != nil {
-			return errors.Join(err, stopped(roles))
-		}
+	if !cfg.plays("engine") {
+		context.AfterFunc(ctx, end)
+	} else if err := startEngine(ctx, roles, cfg, shim, end, log); err != nil {
+		end()
+		return errors.Join(err, stopped(roles))
 	}
 	notify("READY=1")
 	log.Info("gantryd is ready", "roles", cfg.Roles, "state", cfg.State, "version", version.Version)
@@ -115,7 +119,7 @@ func startLifecycle(ctx context.Context, roles *errgroup.Group, cfg config, log 
 	return nil
 }
 
-func startEngine(ctx context.Context, roles *errgroup.Group, cfg config, shim string, log *slog.Logger) error {
+func startEngine(ctx context.Context, roles *errgroup.Group, cfg config, shim string, ended func(), log *slog.Logger) error {
 	l, err := listen(cfg.engineAddress(), 0o660)
 	if err != nil {
 		return err
@@ -139,6 +143,7 @@ func startEngine(ctx context.Context, roles *errgroup.Group, cfg config, shim st
 		return errors.Join(fmt.Errorf("start engine: %w", err), l.Close())
 	}
 	roles.Go(func() error {
+		defer ended()
 		return errors.Join(e.Serve(ctx, l), e.Close())
 	})
 	return nil

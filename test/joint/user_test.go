@@ -1,11 +1,13 @@
 package joint
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gantryd/gantry/test/rig"
 )
@@ -123,6 +125,26 @@ func TestAnErrorEndsWithItsReason(t *testing.T) {
 			})
 		}
 	})
+}
+
+// As in 'make demo': what a run that removes itself leaves to be done behind it is
+// done before the daemon ends.
+func TestADaemonThatEndsAfterARunLeavesNoShim(t *testing.T) {
+	host := rig.NewHost(t)
+	g := rig.StartGantryd(t, host)
+	rig.Must(t, g.Gantry(t, "load", "-q", "-i", archive(t, host)))
+	for range 5 {
+		rig.Must(t, g.Gantry(t, "run", "--rm", "busybox", "true"))
+		g.Stop()
+		rig.Eventually(t, 5*time.Second, func() error {
+			out, _ := exec.Command("pgrep", "-af", "containerd-shim-gantry-v2.*"+g.State).Output()
+			if len(out) > 0 {
+				return fmt.Errorf("left: %s", out)
+			}
+			return nil
+		})
+		g.Start(t)
+	}
 }
 
 // project is what a docker-compose.yml of two services needs most.

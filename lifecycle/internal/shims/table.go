@@ -182,7 +182,9 @@ func (t *Table) Close() {
 	}
 	t.mu.Unlock()
 	for _, task := range all {
-		task.letGo()
+		if task.phase() != leaving { // else it still has to shut its shim down, and lets go then
+			task.letGo()
+		}
 	}
 	t.work.Wait()
 }
