@@ -42,6 +42,7 @@ type Shim struct {
 
 	mu         sync.Mutex
 	containers map[string]*container // nil while one is being created
+	settled    *sync.Cond            // on mu: a creation ended
 	sandbox    *sandbox              // nil where the shim was not made one
 	quit       chan struct{}         // closed by Shutdown
 	quitting   sync.Once
@@ -63,6 +64,7 @@ func New(cfg Config) (*Shim, error) {
 		grpc:      cfg.Address,
 		reaper:    r,
 	}
+	s.settled = sync.NewCond(&s.mu)
 	tasks := s.methods()
 	s.services = map[string]map[string]method{taskV2: tasks, taskV3: tasks, sandboxV1: s.sandboxMethods()}
 	s.server = ttrpc.NewServer(cfg.Socket, s.handle)
@@ -150,6 +152,20 @@ func (s *Shim) put(id string, c *container) {
 		delete(s.containers, id)
 	} else {
 		s.containers[id] = c
+	}
+	s.settled.Broadcast()
+}
+
+// awaitCreation waits while id is being created. A daemon that was started in the
+// middle of it, and is told that there is no such container, would leave it behind.
+func (s *Shim) awaitCreation(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		if c, ok := s.containers[id]; !ok || c != nil {
+			return
+		}
+		s.settled.Wait()
 	}
 }
 

@@ -158,6 +158,7 @@ func (s *Shim) deleteProcess(_ context.Context, r *taskapi.ProcessRequest) (wire
 }
 
 func (s *Shim) state(_ context.Context, r *taskapi.ProcessRequest) (wire.Message, error) {
+	s.awaitCreation(r.ID)
 	p, err := s.lookup(r.ID, r.ExecID)
 	if err != nil {
 		return nil, err
