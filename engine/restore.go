@@ -164,7 +164,7 @@ func (c *containers) resumeLife(f *found) {
 	switch {
 	case f.late || runsNow(status):
 		c.adopt(k, f.task)
-	case status == task.Status_STOPPED:
+	case status == task.Status_STOPPED && !exitKept(rec, f.task):
 		r := c.adoptRun(k, f.task)
 		c.goroutine(func(ctx context.Context) {
 			c.ended(ctx, k, r, int(f.task.ExitStatus), f.task.ExitedAt.AsTime())
@@ -180,6 +180,12 @@ func (c *containers) resumeLife(f *found) {
 	default:
 		c.goroutine(func(ctx context.Context) { c.rest(ctx, k, f.task != nil) })
 	}
+}
+
+// exitKept says whether the record has this end of its task: the engine before this
+// one was killed between writing it and deleting the task.
+func exitKept(rec record, t *task.Process) bool {
+	return rec.State.Phase != running && rec.State.FinishedAt.Equal(t.ExitedAt.AsTime())
 }
 
 // whole says whether a container that was never started has all that its create
