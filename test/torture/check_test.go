@@ -199,8 +199,13 @@ func (c *native) list(ns string) (all []string, err error) {
 // checkProcesses proves that no shim is left.
 func (w *world) checkProcesses() {
 	rig.Eventually(w.t, 5*time.Second, func() error {
-		if pids := w.shims(""); len(pids) > 0 {
-			return fmt.Errorf("shims are left: %v", pids)
+		var left []string
+		for _, pid := range w.shims("") {
+			cwd, _ := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid))
+			left = append(left, fmt.Sprintf("%d in %s", pid, cwd))
+		}
+		if len(left) > 0 {
+			return fmt.Errorf("shims are left:\n\t%s", strings.Join(left, "\n\t"))
 		}
 		return nil
 	})

@@ -308,7 +308,7 @@ func (d *docker) start(b *box) {
 		d.t.Errorf("start %s: %v", b.name, err)
 	case code(err) != 0 && b.hunted && d.isPrey(b.id):
 		// Its shim was killed under the start.
-		b.also(append(before, "running", "exited 137", "exited 127", "exited 255")...)
+		b.also(append(before, "running", "exited 137", "exited 127", "exited 128", "exited 255")...)
 		b.begun()
 	case code(err) != 0:
 		d.t.Errorf("start %s, which may be %s: %v", b.name, b.mind, err)
