@@ -191,6 +191,9 @@ func launch(t testing.TB, log string, cmd *exec.Cmd) *Process {
 
 // end stops the daemon; what it printed is shown when the test failed.
 func (p *Process) end() {
+	if p == nil {
+		return // it was never started: its program does not build
+	}
 	p.Stop()
 	if p.t.Failed() {
 		p.showLog()
