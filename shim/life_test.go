@@ -556,7 +556,7 @@ func TestExecsLeaveNoDescriptorAndNoGoroutine(t *testing.T) {
 		}
 		eventually(t, "as many descriptors as before", func() bool { return len(descriptors(t, shim)) == len(before) })
 		time.Sleep(50 * time.Millisecond) // who wrote the last answer has ended
-		unix.Kill(shim, unix.SIGQUIT) // has a Go program say what its goroutines do, and end
+		unix.Kill(shim, unix.SIGQUIT)     // has a Go program say what its goroutines do, and end
 		gone(t, shim)
 		if ours := ourGoroutines(log()); len(ours) != quietGoroutines {
 			t.Errorf("%d goroutines, want %d:\n%.10000s", len(ours), quietGoroutines, strings.Join(ours, "\n\n"))
