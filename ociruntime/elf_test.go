@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"debug/elf"
 	"encoding/binary"
+	"errors"
 	"os"
 	"testing"
 )
@@ -11,6 +12,9 @@ import (
 func TestTheInterpreterIsThatOfDebugELF(t *testing.T) {
 	for _, file := range []string{"/bin/sh", "/bin/busybox", "/usr/bin/env"} {
 		data, err := os.ReadFile(file)
+		if errors.Is(err, os.ErrNotExist) && file == "/usr/bin/env" {
+			continue // a machine of busybox alone
+		}
 		if err != nil {
 			t.Fatal(err)
 		}

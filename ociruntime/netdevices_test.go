@@ -16,6 +16,9 @@ import (
 // thread is not used again.
 func ownNetwork(t *testing.T) {
 	t.Helper()
+	if out, err := exec.Command("ip", "-V").CombinedOutput(); err != nil || !strings.Contains(string(out), "iproute2") {
+		t.Skipf("busybox's ip cannot name both ends of a pair: iproute2 is needed, and here is %.40q", out)
+	}
 	runtime.LockOSThread()
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // rig makes containers for one test, and fails the test when one of them leaves
@@ -21,6 +23,37 @@ type rig struct {
 	t    *testing.T
 	root string // of the state
 	dir  string // of bundles
+}
+
+// linuxIs says whether this kernel is at least major.minor.
+func linuxIs(t *testing.T, major, minor int) bool {
+	t.Helper()
+	var uts unix.Utsname
+	if err := unix.Uname(&uts); err != nil {
+		t.Fatal(err)
+	}
+	var a, b int
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(uts.Release[:]), "%d.%d", &a, &b); err != nil {
+		t.Fatal(err)
+	}
+	return a > major || a == major && b >= minor
+}
+
+// needsLinux skips a test that this kernel is too old for.
+func needsLinux(t *testing.T, major, minor int, what string) {
+	t.Helper()
+	if !linuxIs(t, major, minor) {
+		t.Skipf("%s need Linux %d.%d", what, major, minor)
+	}
+}
+
+func onTmpfs(t *testing.T, dir string) bool {
+	t.Helper()
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Type == unix.TMPFS_MAGIC
 }
 
 func newRig(t *testing.T) *rig {

@@ -58,6 +58,8 @@ type Platform struct {
 	OS           string
 	Architecture string
 	Variant      string
+	OSVersion    string
+	OSFeatures   []string
 }
 
 // Fields lists the fields of Platform.
@@ -65,6 +67,8 @@ func (m *Platform) Fields(c *wire.Codec) {
 	c.String(1, &m.OS)
 	c.String(2, &m.Architecture)
 	c.String(3, &m.Variant)
+	c.String(4, &m.OSVersion)
+	c.Strings(5, &m.OSFeatures)
 }
 
 // SandboxStatusResponse says how a sandbox is.

@@ -53,7 +53,7 @@ var same = []struct {
 	{new(taskapi.StartSandboxResponse), msgs(new(sandboxapi.StartSandboxResponse)), []protoreflect.Name{"spec"}},
 	{new(taskapi.SandboxRequest), msgs(new(sandboxapi.StopSandboxRequest)), nil},
 	{new(taskapi.PlatformResponse), msgs(new(sandboxapi.PlatformResponse)), nil},
-	{new(taskapi.Platform), msgs(new(types.Platform)), []protoreflect.Name{"os_version", "os_features"}},
+	{new(taskapi.Platform), msgs(new(types.Platform)), nil},
 	{new(taskapi.SandboxStatusResponse), msgs(new(sandboxapi.SandboxStatusResponse)), []protoreflect.Name{"extra"}},
 	{new(taskapi.SandboxMetricsResponse), msgs(new(sandboxapi.SandboxMetricsResponse)), nil},
 
