@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -190,6 +192,7 @@ func (r *rig) startContainerd() {
 	r.t.Cleanup(func() {
 		check(r.t, cmd.Process.Signal(unix.SIGTERM))
 		cmd.Wait()
+		r.endShims()
 	})
 	r.eventually(func() error {
 		c, err := net.Dial("unix", r.cfg.ContainerdAddress)
@@ -214,6 +217,24 @@ func (r *rig) spawn(name string, cmd *exec.Cmd) *exec.Cmd {
 		}
 	})
 	return cmd
+}
+
+// endShims ends the shims that containerd 1.6 has lost: of a create that its client
+// cut off, by being killed, it forgets the shim.
+func (r *rig) endShims() {
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	check(r.t, err)
+	for _, file := range files {
+		words, _ := os.ReadFile(file) // of a process that may be gone
+		if !strings.Contains(string(words), "\x00-address\x00"+r.cfg.ContainerdAddress+"\x00") {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		check(r.t, err)
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			r.t.Errorf("end shim %d: %v", pid, err)
+		}
+	}
 }
 
 func (r *rig) socket() string { return filepath.Join(r.cfg.State, "e.sock") }
