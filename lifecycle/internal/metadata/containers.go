@@ -25,33 +25,13 @@ type Containers struct {
 func (db *DB) Containers(ns string) Containers { return Containers{db, ns} }
 
 // Get reads one.
-func (c Containers) Get(id string) (out *api.Container, err error) {
-	err = c.db.bolt.View(func(tx *bolt.Tx) error {
-		b := at(tx, c.ns, containers, id)
-		if b == nil {
-			return notFound("container", id)
-		}
-		out = readContainer(b, id)
-		return nil
-	})
-	return out, err
+func (c Containers) Get(id string) (*api.Container, error) {
+	return readOne(c.db, c.ns, containers, "container", id, readContainer)
 }
 
 // List reads those that match one of the filters.
-func (c Containers) List(filters ...string) (out []*api.Container, err error) {
-	f, err := filter.Parse(filters...)
-	if err != nil {
-		return nil, err
-	}
-	err = c.db.bolt.View(func(tx *bolt.Tx) error {
-		return eachBucket(at(tx, c.ns, containers), func(id string, b *bolt.Bucket) error {
-			if ctr := readContainer(b, id); f.Match(containerFields(ctr)) {
-				out = append(out, ctr)
-			}
-			return nil
-		})
-	})
-	return out, err
+func (c Containers) List(filters ...string) ([]*api.Container, error) {
+	return readAll(c.db, c.ns, containers, filters, readContainer, containerFields)
 }
 
 // Create records a container.

@@ -25,33 +25,13 @@ type Images struct {
 func (db *DB) Images(ns string) Images { return Images{db, ns} }
 
 // Get reads one.
-func (i Images) Get(_ context.Context, name string) (img image.Image, err error) {
-	err = i.db.bolt.View(func(tx *bolt.Tx) error {
-		b := at(tx, i.ns, images, name)
-		if b == nil {
-			return notFound("image", name)
-		}
-		img = readImage(b, name)
-		return nil
-	})
-	return img, err
+func (i Images) Get(_ context.Context, name string) (image.Image, error) {
+	return readOne(i.db, i.ns, images, "image", name, readImage)
 }
 
 // List reads those that match one of the filters.
-func (i Images) List(_ context.Context, filters ...string) (out []image.Image, err error) {
-	f, err := filter.Parse(filters...)
-	if err != nil {
-		return nil, err
-	}
-	err = i.db.bolt.View(func(tx *bolt.Tx) error {
-		return eachBucket(at(tx, i.ns, images), func(name string, b *bolt.Bucket) error {
-			if img := readImage(b, name); f.Match(imageFields(img)) {
-				out = append(out, img)
-			}
-			return nil
-		})
-	})
-	return out, err
+func (i Images) List(_ context.Context, filters ...string) ([]image.Image, error) {
+	return readAll(i.db, i.ns, images, filters, readImage, imageFields)
 }
 
 // Create names a descriptor.

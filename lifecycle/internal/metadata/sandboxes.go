@@ -25,33 +25,13 @@ type Sandboxes struct {
 func (db *DB) Sandboxes(ns string) Sandboxes { return Sandboxes{db, ns} }
 
 // Get reads one.
-func (s Sandboxes) Get(id string) (out *types.Sandbox, err error) {
-	err = s.db.bolt.View(func(tx *bolt.Tx) error {
-		b := at(tx, s.ns, sandboxes, id)
-		if b == nil {
-			return notFound("sandbox", id)
-		}
-		out = readSandbox(b, id)
-		return nil
-	})
-	return out, err
+func (s Sandboxes) Get(id string) (*types.Sandbox, error) {
+	return readOne(s.db, s.ns, sandboxes, "sandbox", id, readSandbox)
 }
 
 // List reads those that match one of the filters.
-func (s Sandboxes) List(filters ...string) (out []*types.Sandbox, err error) {
-	f, err := filter.Parse(filters...)
-	if err != nil {
-		return nil, err
-	}
-	err = s.db.bolt.View(func(tx *bolt.Tx) error {
-		return eachBucket(at(tx, s.ns, sandboxes), func(id string, b *bolt.Bucket) error {
-			if sb := readSandbox(b, id); f.Match(sandboxFields(sb)) {
-				out = append(out, sb)
-			}
-			return nil
-		})
-	})
-	return out, err
+func (s Sandboxes) List(filters ...string) ([]*types.Sandbox, error) {
+	return readAll(s.db, s.ns, sandboxes, filters, readSandbox, sandboxFields)
 }
 
 // Create records a sandbox.
