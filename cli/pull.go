@@ -28,16 +28,9 @@ func pullCommand(c *cli) *cobra.Command {
 		Short: "Download an image from a registry",
 		Args:  exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			image, err := name.Parse(args[0])
-			switch {
-			case err != nil:
+			image, err := c.imageToMove(args[0], all, quiet)
+			if err != nil {
 				return err
-			case all && !image.Bare():
-				return errors.New("tag can't be used with --all-tags/-a")
-			case !all && image.Bare():
-				if image = image.Tagged(); !quiet {
-					fmt.Fprintf(c.std.Out, "Using default tag: %s\n", image.Tag)
-				}
 			}
 			out := c.std.Out
 			if quiet {
@@ -57,6 +50,23 @@ func pullCommand(c *cli) *cobra.Command {
 	trustFlag(f)
 	aliases(cmd, "image pull", "pull")
 	return cmd
+}
+
+// imageToMove is the image that a pull or push names: without a tag or digest the
+// default tag is meant, unless all are.
+func (c *cli) imageToMove(arg string, all, quiet bool) (name.Name, error) {
+	image, err := name.Parse(arg)
+	switch {
+	case err != nil:
+		return image, err
+	case all && !image.Bare():
+		return image, errors.New("tag can't be used with --all-tags/-a")
+	case !all && image.Bare():
+		if image = image.Tagged(); !quiet {
+			fmt.Fprintf(c.std.Out, "Using default tag: %s\n", image.Tag)
+		}
+	}
+	return image, nil
 }
 
 // pullImage asks the engine to pull image and shows its progress on out. A name

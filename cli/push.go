@@ -2,7 +2,6 @@ package cli
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -23,16 +22,9 @@ func pushCommand(c *cli) *cobra.Command {
 		Short: "Upload an image to a registry",
 		Args:  exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			image, err := name.Parse(args[0])
-			switch {
-			case err != nil:
+			image, err := c.imageToMove(args[0], all, quiet)
+			if err != nil {
 				return err
-			case all && !image.Bare():
-				return errors.New("tag can't be used with --all-tags/-a")
-			case !all && image.Bare():
-				if image = image.Tagged(); !quiet {
-					fmt.Fprintf(c.std.Out, "Using default tag: %s\n", image.Tag)
-				}
 			}
 			if err := c.push(cmd, image, platform, quiet); err != nil {
 				return err
