@@ -41,8 +41,9 @@ func (i *introspection) plugins() []*api.Plugin {
 		{Type: "io.containerd.metadata.v1", ID: "bolt", Exports: map[string]string{"root": filepath.Dir(filepath.Join(root, metadataFile))}},
 		{
 			Type: "io.containerd.snapshotter.v1", ID: "overlayfs", Platforms: here, Capabilities: []string{"rebase"},
-			Exports: map[string]string{"root": filepath.Join(root, snapshotsDir)},
+			Exports: map[string]string{"root": snapshotsDir(root, "overlayfs")},
 		},
+		{Type: "io.containerd.snapshotter.v1", ID: "native", Platforms: here, Exports: map[string]string{"root": snapshotsDir(root, "native")}},
 		{Type: "io.containerd.differ.v1", ID: "walking", Platforms: here},
 		{Type: "io.containerd.event.v1", ID: "exchange"},
 		{Type: "io.containerd.gc.v1", ID: "scheduler"},

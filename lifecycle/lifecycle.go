@@ -35,7 +35,7 @@ import (
 	"github.com/gantryd/gantry/lifecycle/internal/shims"
 	"github.com/gantryd/gantry/store/content/local"
 	"github.com/gantryd/gantry/store/snapshot"
-	"github.com/gantryd/gantry/store/snapshot/overlay"
+	"github.com/gantryd/gantry/store/snapshot/disk"
 )
 
 // Config says where a Lifecycle keeps its things and what it tells its shims.
@@ -56,23 +56,27 @@ type Config struct {
 
 // Lifecycle serves the containerd API.
 type Lifecycle struct {
-	cfg     Config
-	uuid    string
-	events  *exchange.Exchange
-	db      *meta.DB
-	shims   *shims.Table
-	mounts  *mounts
-	streams *streams
-	overlay *overlay.Snapshotter
+	cfg          Config
+	uuid         string
+	events       *exchange.Exchange
+	db           *meta.DB
+	shims        *shims.Table
+	mounts       *mounts
+	streams      *streams
+	snapshotters map[string]snapshot.Snapshotter // by name
 }
 
 // The directories below root, with containerd's names.
 const (
 	contentDir   = "io.containerd.content.v1.content"
-	snapshotsDir = "io.containerd.snapshotter.v1.overlayfs"
 	metadataFile = "io.containerd.metadata.v1.bolt/meta.db"
 	uuidFile     = "io.containerd.grpc.v1.introspection/uuid"
 )
+
+// snapshotsDir is where the snapshotter of that name is.
+func snapshotsDir(root, name string) string {
+	return filepath.Join(root, "io.containerd.snapshotter.v1."+name)
+}
 
 // New opens the stores, undoes what a killed predecessor left half-made, and
 // begins to restore the shims that run. It does not wait for a shim that hangs.
@@ -113,13 +117,17 @@ func (l *Lifecycle) openStores(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if l.overlay, err = overlay.New(filepath.Join(l.cfg.Root, snapshotsDir)); err != nil {
-		return err
+	l.snapshotters = map[string]snapshot.Snapshotter{}
+	for name, open := range map[string]func(root string) (*disk.Snapshotter, error){"overlayfs": disk.Overlay, "native": disk.Native} {
+		s, err := open(snapshotsDir(l.cfg.Root, name))
+		if err != nil {
+			return errors.Join(err, l.closeStores())
+		}
+		l.snapshotters[name] = s
 	}
-	snapshotters := map[string]snapshot.Snapshotter{"overlayfs": l.overlay}
-	l.db, err = meta.Open(filepath.Join(l.cfg.Root, metadataFile), blobs, snapshotters, l.events, l.cfg.Log)
+	l.db, err = meta.Open(filepath.Join(l.cfg.Root, metadataFile), blobs, l.snapshotters, l.events, l.cfg.Log)
 	if err != nil {
-		return errors.Join(err, l.overlay.Close())
+		return errors.Join(err, l.closeStores())
 	}
 	if err := l.db.Repair(ctx); err != nil {
 		return errors.Join(fmt.Errorf("repair metadata: %w", err), l.closeStores())
@@ -198,4 +206,12 @@ func (l *Lifecycle) Close() error {
 	return l.closeStores()
 }
 
-func (l *Lifecycle) closeStores() error { return errors.Join(l.db.Close(), l.overlay.Close()) }
+func (l *Lifecycle) closeStores() (err error) {
+	if l.db != nil {
+		err = l.db.Close()
+	}
+	for _, s := range l.snapshotters {
+		err = errors.Join(err, s.Close())
+	}
+	return err
+}

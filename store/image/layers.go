@@ -200,6 +200,7 @@ func (j *job) parent(i int) string {
 // lets it begin before its parent is there.
 func (j *job) extract(ctx context.Context, i int) error {
 	rebaser, alone := j.stores.Snapshots.(snapshot.Rebaser)
+	alone = alone && rebaser.Rebases()
 	if !alone {
 		if err := j.fetchWhileWaiting(ctx, i); err != nil {
 			return err

@@ -25,7 +25,7 @@ import (
 	"github.com/gantryd/gantry/store/content/local"
 	"github.com/gantryd/gantry/store/image"
 	"github.com/gantryd/gantry/store/snapshot"
-	"github.com/gantryd/gantry/store/snapshot/overlay"
+	"github.com/gantryd/gantry/store/snapshot/disk"
 )
 
 // names is a store of names in memory.
@@ -85,7 +85,7 @@ func stores(t testing.TB, root string) image.Stores {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := overlay.New(filepath.Join(root, "overlay"))
+	s, err := disk.Overlay(filepath.Join(root, "overlay"))
 	if err != nil {
 		t.Fatal(err)
 	}

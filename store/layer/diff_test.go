@@ -19,7 +19,7 @@ import (
 
 	"github.com/gantryd/gantry/internal/mount"
 	"github.com/gantryd/gantry/store/layer"
-	"github.com/gantryd/gantry/store/snapshot/overlay"
+	"github.com/gantryd/gantry/store/snapshot/disk"
 )
 
 // shown mounts mounts until the test ends.
@@ -165,7 +165,7 @@ func TestADiffAppliedMakesTheSameTree(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			ctx := t.Context()
-			s := must[*overlay.Snapshotter](t)(overlay.New(t.TempDir()))
+			s := must[*disk.Snapshotter](t)(disk.Overlay(t.TempDir()))
 			defer s.Close()
 			begin(t, shown(t, must[[]mount.Mount](t)(s.Prepare(ctx, "a", "", nil))))
 			do(t, s.Commit(ctx, "base", "a", nil))
@@ -211,7 +211,7 @@ func entries(t *testing.T, data []byte) (names []string) {
 }
 
 func TestADiffOfTheSameIsEmpty(t *testing.T) {
-	s := must[*overlay.Snapshotter](t)(overlay.New(t.TempDir()))
+	s := must[*disk.Snapshotter](t)(disk.Overlay(t.TempDir()))
 	defer s.Close()
 	begin(t, shown(t, must[[]mount.Mount](t)(s.Prepare(t.Context(), "a", "", nil))))
 	do(t, s.Commit(t.Context(), "base", "a", nil))
@@ -227,7 +227,7 @@ func TestADiffOfTheSameIsEmpty(t *testing.T) {
 }
 
 func TestADiffWithoutALowerIsEverything(t *testing.T) {
-	s := must[*overlay.Snapshotter](t)(overlay.New(t.TempDir()))
+	s := must[*disk.Snapshotter](t)(disk.Overlay(t.TempDir()))
 	defer s.Close()
 	mounts := must[[]mount.Mount](t)(s.Prepare(t.Context(), "a", "", nil))
 	dir := shown(t, mounts)
@@ -243,7 +243,7 @@ func TestADiffWithoutALowerIsEverything(t *testing.T) {
 
 // A container may go on while it is committed.
 func TestADiffOfWhatChangesMeanwhileStaysInside(t *testing.T) {
-	s := must[*overlay.Snapshotter](t)(overlay.New(t.TempDir()))
+	s := must[*disk.Snapshotter](t)(disk.Overlay(t.TempDir()))
 	defer s.Close()
 	do(t, shownOnce(t, must[[]mount.Mount](t)(s.Prepare(t.Context(), "a", "", nil))), s.Commit(t.Context(), "base", "a", nil))
 	upper := must[[]mount.Mount](t)(s.Prepare(t.Context(), "b", "base", nil))

@@ -7,6 +7,8 @@ import "context"
 // finds its parent only when it is committed. (On the wire it is the field
 // parent of containerd's CommitSnapshotRequest.)
 type Rebaser interface {
+	// Rebases says whether the snapshotter below has the ability too.
+	Rebases() bool
 	// CommitOnto is Commit for an active snapshot that was prepared without a
 	// parent; parent, a committed snapshot, becomes the parent of name.
 	CommitOnto(ctx context.Context, name, key, parent string, labels map[string]string) error

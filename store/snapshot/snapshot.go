@@ -1,5 +1,5 @@
-// Package snapshot is the door to layers as filesystems. overlay keeps them with
-// the layout of containerd's overlayfs snapshotter, proxy asks a containerd over
+// Package snapshot is the door to layers as filesystems. disk keeps them with
+// the layouts of containerd's snapshotters overlayfs and native, proxy asks a containerd over
 // gRPC, and snapshottest holds every implementation to the same behaviour.
 //
 // A snapshot is committed (read-only, can be a parent), active (being written)

@@ -20,7 +20,7 @@ func (w *world) pull(r *report, tb testing.TB, title string) {
 		return contender{name, func() error { return c.with(pull...).try(ref) }, func() {
 			c.with(remove...).do(tb, ref)
 			if settled != nil {
-				rig.Eventually(tb, 20*time.Second, settled)
+				rig.Eventually(tb, settled)
 			}
 			unix.Sync()
 		}}

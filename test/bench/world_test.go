@@ -178,7 +178,7 @@ func (w *world) startCurrent(tb testing.TB, archive, bin string) {
 	w.current = rig.Start(tb, filepath.Join(root, "log"), cmd)
 	w.newCtr = tool{filepath.Join(bin, "ctr"), "-a", address}
 	w.newCtrOurs = tool{filepath.Join(bin, "ctr"), "-a", w.lifecycle.ContainerdAddress}
-	rig.Eventually(tb, 20*time.Second, func() error {
+	rig.Eventually(tb, func() error {
 		if w.current.Ended() {
 			tb.Fatal("the current containerd ended at once")
 		}

@@ -73,7 +73,7 @@ func ctrSuite(t *testing.T, u ctrUser) {
 			t.Errorf("metrics: %s", out)
 		}
 		u.must(t, "tasks", "kill", "-s", "SIGKILL", "c4")
-		rig.Eventually(t, 5*time.Second, func() error {
+		rig.Eventually(t, func() error {
 			if out := u.must(t, "tasks", "ls"); !strings.Contains(out, "STOPPED") {
 				return fmt.Errorf("tasks ls: %s", out)
 			}
@@ -107,7 +107,7 @@ func TestCtrOnOurLifecycle(t *testing.T) {
 			t.Errorf("check: %s", out)
 		}
 		u.must(t, "images", "rm", "--sync", ref, "docker.io/library/tagged:1")
-		rig.Eventually(t, 5*time.Second, func() error {
+		rig.Eventually(t, func() error {
 			if out := u.must(t, "content", "ls", "-q") + u.must(t, "snapshots", "ls"); strings.Count(out, "sha256:") > 0 {
 				return fmt.Errorf("content or snapshots are left: %s", out)
 			}
@@ -116,6 +116,16 @@ func TestCtrOnOurLifecycle(t *testing.T) {
 	})
 	u.must(t, "images", "import", archive(t, host))
 	ctrSuite(t, u)
+	t.Run("the native snapshotter", func(t *testing.T) {
+		const n = "native"
+		u.must(t, "images", "pull", "--plain-http", "--snapshotter", n, ref)
+		if out := u.must(t, "run", "--rm", "--snapshotter", n, ref, "n1", "sh", "-c", "echo copied >/new && cat /new"); out != "copied\n" {
+			t.Errorf("run says %q", out)
+		}
+		if out := u.must(t, "run", "--rm", "--snapshotter", n, ref, "n2", "ls", "/"); strings.Contains(out, "new") {
+			t.Errorf("one container's file is another's: %s", out)
+		}
+	})
 	t.Run("export is what skopeo takes", func(t *testing.T) {
 		file := rig.Dir(t) + "/out.tar"
 		u.must(t, "images", "export", file, ctrImage)

@@ -97,7 +97,7 @@ func TestCurrentContainerdIsSwapped(t *testing.T) {
 	host.Prefer(bin)
 	theirs := func() *rig.Process {
 		p := rig.Start(t, filepath.Join(rig.Dir(t), "log"), host.Command(filepath.Join(bin, "containerd"), "-c", filepath.Join(c.Dir, "config.toml")))
-		rig.Eventually(t, 20*time.Second, func() error {
+		rig.Eventually(t, func() error {
 			if r := rig.Run(t, u.cmd(t, "version")); r.Code != 0 {
 				return fmt.Errorf("ctr version: %s", r.Stderr)
 			}

@@ -21,7 +21,7 @@ func startLifecycle(t testing.TB, host *rig.Host, c *rig.Containerd) *rig.Proces
 		rig.Program(t, "gantryd"), "--roles", "lifecycle", "--root", filepath.Join(dir, "r"), "--state", filepath.Join(dir, "s"),
 		"--containerd-root", filepath.Join(c.Dir, "r"), "--containerd-state", filepath.Join(filepath.Dir(c.Address), "s"), "--containerd-address", c.Address,
 	))
-	rig.Eventually(t, 20*time.Second, func() error {
+	rig.Eventually(t, func() error {
 		if p.Ended() {
 			t.Fatal("gantryd ended at once")
 		}
@@ -48,7 +48,7 @@ func TestContainerdIsSwappedUnderStockDockerd(t *testing.T) {
 
 	check := func(t *testing.T) {
 		t.Helper()
-		rig.Eventually(t, 20*time.Second, func() error { // dockerd takes a moment to connect again
+		rig.Eventually(t, func() error { // dockerd takes a moment to connect again
 			if r := u.run(t, "exec", "counts", "echo", "in"); r.Stdout != "in\n" {
 				return fmt.Errorf("exec says %q, %q", r.Stdout, r.Stderr)
 			}
@@ -116,7 +116,7 @@ func TestLifecycleIsSwappedForContainerd(t *testing.T) {
 				t.Errorf("exec says %q", out)
 			}
 			u.must(t, "tasks", "kill", "-s", "SIGKILL", "one")
-			rig.Eventually(t, 10*time.Second, func() error {
+			rig.Eventually(t, func() error {
 				if out := u.must(t, "tasks", "ls"); !strings.Contains(out, "STOPPED") {
 					return fmt.Errorf("tasks ls: %s", out)
 				}

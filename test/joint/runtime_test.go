@@ -31,7 +31,7 @@ func TestStockContainerdAndShimWithOurRuntime(t *testing.T) {
 	})
 	t.Run("a kill that comes too late is not found", func(t *testing.T) {
 		u.must(t, "run", "-d", ctrImage, "c10", "true")
-		rig.Eventually(t, 5*time.Second, func() error { return stopped(u.must(t, "tasks", "ls")) })
+		rig.Eventually(t, func() error { return stopped(u.must(t, "tasks", "ls")) })
 		if r := rig.Run(t, u.cmd(t, "tasks", "kill", "c10")); r.Code == 0 || !strings.Contains(r.Stderr, "not found") {
 			t.Errorf("exit code %d: %s", r.Code, r.Stderr)
 		}
@@ -116,7 +116,7 @@ func TestPodmanWithOurRuntime(t *testing.T) {
 			t.Errorf("%+v (%v)", info, err)
 		}
 		u.must(t, "kill", "-s", "KILL", "x")
-		rig.Eventually(t, 10*time.Second, func() error {
+		rig.Eventually(t, func() error {
 			if out := u.must(t, "inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "x"); out != "exited 137\n" {
 				return fmt.Errorf("inspect says %s", out)
 			}
@@ -137,7 +137,7 @@ func podman(t *testing.T, host *rig.Host) user {
 	dir := rig.Dir(t)
 	t.Cleanup(func() {
 		rig.Run(t, host.Command("umount", "-R", dir+"/r/overlay"))
-		rig.Eventually(t, 10*time.Second, removePodmansCgroups)
+		rig.Eventually(t, removePodmansCgroups)
 	})
 	global := []string{
 		"--root", dir + "/r", "--runroot", dir + "/p", "--tmpdir", dir + "/t", "--storage-driver", "overlay",

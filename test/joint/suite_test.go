@@ -461,7 +461,7 @@ var behaviours = []behaviour{
 			t.Errorf("the first of a range is at %q", out)
 		}
 		serves(t, u, "http://127.0.0.1:8081/index.html")
-		rig.Eventually(t, 5*time.Second, func() error {
+		rig.Eventually(t, func() error {
 			echo := u.host.Command("nc.openbsd", "-u", "-p", "9083", "-w", "1", "127.0.0.1", "8083") // nc answers its first peer alone
 			echo.Stdin = strings.NewReader("by udp\n")
 			if out, err := echo.Output(); string(out) != "by udp\n" {
@@ -516,7 +516,7 @@ var behaviours = []behaviour{
 	{"restart policy brings a container back", details, func(t *testing.T, u user) {
 		id := strings.TrimSpace(u.must(t, "run", "-d", "--restart", "on-failure:2", "busybox", "sh", "-c", "exit 1"))
 		defer u.must(t, "rm", "-f", id)
-		rig.Eventually(t, 10*time.Second, func() error {
+		rig.Eventually(t, func() error {
 			if got := u.must(t, "inspect", "-f", "{{.RestartCount}} {{.State.Status}}", id); got != "2 exited\n" {
 				return fmt.Errorf("state %q", got)
 			}
@@ -528,7 +528,7 @@ var behaviours = []behaviour{
 		defer u.must(t, "rm", "-f", id)
 		health := func(want string) {
 			t.Helper()
-			rig.Eventually(t, 10*time.Second, func() error {
+			rig.Eventually(t, func() error {
 				if got := strings.TrimSpace(u.must(t, "inspect", "-f", "{{.State.Health.Status}}", id)); got != want {
 					return fmt.Errorf("health %q, want %q", got, want)
 				}
@@ -542,7 +542,7 @@ var behaviours = []behaviour{
 	{"an init reaps and forwards signals", oursOnly, func(t *testing.T, u user) {
 		id := strings.TrimSpace(u.must(t, "run", "-d", "--init", "busybox", "sh", "-c", "(sleep 0.1 &); exec sleep 1000"))
 		defer u.must(t, "rm", "-f", id)
-		rig.Eventually(t, 5*time.Second, func() error { // two are left: the init and the program
+		rig.Eventually(t, func() error { // two are left: the init and the program
 			if out := u.must(t, "exec", id, "sh", "-c", "cat /proc/[0-9]*/stat | grep '(sleep)' | cut -d' ' -f2,3"); out != "(sleep) S\n" {
 				return fmt.Errorf("sleepers are %q", out)
 			}
@@ -564,7 +564,7 @@ var behaviours = []behaviour{
 // serves waits until a web server on a published port answers.
 func serves(t *testing.T, u user, url string) {
 	t.Helper()
-	rig.Eventually(t, 5*time.Second, func() error {
+	rig.Eventually(t, func() error {
 		out, err := u.host.Command("curl", "-s", "-m", "2", url).Output()
 		if err == nil && string(out) != "served\n" {
 			err = fmt.Errorf("answer %q", out)

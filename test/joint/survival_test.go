@@ -67,7 +67,7 @@ func TestContainersSurviveKillOfTheDaemon(t *testing.T) {
 		}
 		return err
 	}
-	rig.Eventually(t, 5*time.Second, served) // while no daemon runs
+	rig.Eventually(t, served) // while no daemon runs
 	io.WriteString(stdin, "into the void\n")
 	stdin.Close()
 	attached.Wait() // its daemon is gone; the container is not
@@ -89,13 +89,13 @@ func TestContainersSurviveKillOfTheDaemon(t *testing.T) {
 	if got := u.must(t, "wait", "leaver"); got != "23\n" {
 		t.Errorf("the exit code that was missed: %s", got)
 	}
-	rig.Eventually(t, 5*time.Second, func() error {
+	rig.Eventually(t, func() error {
 		if got := u.must(t, "ps", "-aq", "--filter", "name=vanisher"); got != "" {
 			return fmt.Errorf("--rm container is still there: %s", got)
 		}
 		return nil
 	})
-	rig.Eventually(t, 20*time.Second, func() error {
+	rig.Eventually(t, func() error {
 		lines := strings.Split(strings.TrimSpace(u.must(t, "logs", "writer")), "\n")
 		if len(lines) != 20000 {
 			return fmt.Errorf("%d lines", len(lines))
@@ -107,14 +107,14 @@ func TestContainersSurviveKillOfTheDaemon(t *testing.T) {
 		}
 		return nil
 	})
-	rig.Eventually(t, 5*time.Second, served)
+	rig.Eventually(t, served)
 	if out := u.must(t, "exec", "steady", "echo", "alive"); out != "alive\n" {
 		t.Errorf("exec after restart says %q", out)
 	}
 	fails(125, "8090", "run", "--rm", "--label", "fails", "-p", "127.0.0.1:8090:80", "busybox", "true")(t, u)
 	u.must(t, "stop", "-t", "1", "steady")
 	u.must(t, "start", "steady")
-	rig.Eventually(t, 5*time.Second, served)
+	rig.Eventually(t, served)
 }
 
 // A daemon that is stopped politely leaves its containers running too.

@@ -136,7 +136,7 @@ func TestADaemonThatEndsAfterARunLeavesNoShim(t *testing.T) {
 	for range 5 {
 		rig.Must(t, g.Gantry(t, "run", "--rm", "busybox", "true"))
 		g.Stop()
-		rig.Eventually(t, 5*time.Second, func() error {
+		rig.Eventually(t, func() error {
 			out, _ := exec.Command("pgrep", "-af", "containerd-shim-gantry-v2.*"+g.State).Output()
 			if len(out) > 0 {
 				return fmt.Errorf("left: %s", out)

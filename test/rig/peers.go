@@ -57,7 +57,7 @@ func (g *Gantryd) Start(t testing.TB) {
 
 func (g *Gantryd) await(t testing.TB) {
 	t.Helper()
-	Eventually(t, 20*time.Second, func() error {
+	Eventually(t, func() error {
 		if g.Ended() {
 			t.Fatal("gantryd ended at once")
 		}
@@ -124,7 +124,7 @@ func (c *Containerd) Start(t testing.TB) {
 	t.Helper()
 	cmd := c.host.Command(Peer(t, "containerd"), "-c", filepath.Join(c.Dir, "config.toml"))
 	c.Process = launch(t, filepath.Join(c.Dir, "containerd.log"), cmd)
-	Eventually(t, 20*time.Second, func() error { return answers(c.Address) })
+	Eventually(t, func() error { return answers(c.Address) })
 }
 
 // Ctr is containerd's own command line, talking to address in namespace.
@@ -163,7 +163,7 @@ func StartDockerd(t testing.TB, host *Host, args ...string) *Dockerd {
 		}
 	})
 	d.Process = Start(t, filepath.Join(dir, "dockerd.log"), cmd)
-	Eventually(t, 30*time.Second, func() error { return answers(d.Socket) })
+	Eventually(t, func() error { return answers(d.Socket) })
 	return d
 }
 
@@ -198,7 +198,7 @@ func StartRegistry(t testing.TB, host *Host) *Registry {
 	}
 	r := &Registry{Addr: addr, host: host}
 	r.Process = Start(t, filepath.Join(dir, "registry.log"), host.Command(Peer(t, "docker-registry"), "serve", file))
-	Eventually(t, 10*time.Second, func() error {
+	Eventually(t, func() error {
 		return host.Command("curl", "-sf", "-o", "/dev/null", "http://"+addr+"/v2/").Run()
 	})
 	return r

@@ -235,11 +235,14 @@ func (p *Process) Ended() bool {
 	}
 }
 
-// Eventually waits up to a deadline for a condition and fails the test with what
-// it last said.
-func Eventually(t testing.TB, deadline time.Duration, condition func() error) {
+// patience is for how long a condition is waited for: long, since it is spent only
+// where a test fails, and the machine may be busy.
+const patience = time.Minute
+
+// Eventually waits for a condition and fails the test with what it last said.
+func Eventually(t testing.TB, condition func() error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), deadline)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for {
 		err := condition()
@@ -248,7 +251,7 @@ func Eventually(t testing.TB, deadline time.Duration, condition func() error) {
 		}
 		select {
 		case <-ctx.Done():
-			t.Fatalf("not within %v: %v", deadline, err)
+			t.Fatalf("not within %v: %v", patience, err)
 		case <-time.After(10 * time.Millisecond):
 		}
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/gantryd/gantry/store/content"
 	"github.com/gantryd/gantry/store/content/local"
 	"github.com/gantryd/gantry/store/snapshot"
-	"github.com/gantryd/gantry/store/snapshot/overlay"
+	"github.com/gantryd/gantry/store/snapshot/disk"
 )
 
 // stores is a database with the stores below it, in a directory.
@@ -25,7 +25,7 @@ type stores struct {
 	*metadata.DB
 	root    string
 	content *local.Store
-	overlay *overlay.Snapshotter
+	overlay *disk.Snapshotter
 }
 
 // open opens what is in root, with containerd's names.
@@ -39,7 +39,7 @@ func openAs(t testing.TB, root, snapshotter string) *stores {
 	if s.content, err = local.New(filepath.Join(root, "io.containerd.content.v1.content")); err != nil {
 		t.Fatal(err)
 	}
-	if s.overlay, err = overlay.New(filepath.Join(root, "io.containerd.snapshotter.v1.overlayfs")); err != nil {
+	if s.overlay, err = disk.Overlay(filepath.Join(root, "io.containerd.snapshotter.v1.overlayfs")); err != nil {
 		t.Fatal(err)
 	}
 	s.DB, err = metadata.Open(filepath.Join(root, "io.containerd.metadata.v1.bolt/meta.db"), s.content,

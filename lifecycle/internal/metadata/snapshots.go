@@ -249,6 +249,12 @@ func (s *Snapshots) Commit(ctx context.Context, name, key string, labels map[str
 	return s.commit(ctx, name, key, "", labels)
 }
 
+// Rebases says whether CommitOnto works with this snapshotter.
+func (s *Snapshots) Rebases() bool {
+	r, ok := s.below.(snapshot.Rebaser)
+	return ok && r.Rebases()
+}
+
 // CommitOnto is Commit for a snapshot made without a parent.
 func (s *Snapshots) CommitOnto(ctx context.Context, name, key, parent string, labels map[string]string) error {
 	return s.commit(ctx, name, key, parent, labels)
@@ -308,7 +314,7 @@ func (s *Snapshots) rebase(ctx context.Context, next, old record, labels map[str
 		return fmt.Errorf("parent: %w", err)
 	}
 	r, ok := s.below.(snapshot.Rebaser)
-	if !ok || old.parent != "" {
+	if !ok || !r.Rebases() || old.parent != "" {
 		return fmt.Errorf("snapshot %q: put on parent %q: %w", old.info.Name, next.parent, errdefs.ErrNotImplemented)
 	}
 	return r.CommitOnto(ctx, next.name, old.name, on.name, labels)

@@ -317,7 +317,7 @@ func (t suite) notThere() {
 
 func (t suite) rebases() {
 	r, ok := t.s.(snapshot.Rebaser)
-	if !ok {
+	if !ok || !r.Rebases() {
 		return // an optional ability
 	}
 	t.layer("one", "")

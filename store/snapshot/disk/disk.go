@@ -1,25 +1,26 @@
-// Package overlay keeps snapshots as directories for overlayfs, with the layout
-// and the database of containerd's overlayfs snapshotter, so that a containerd
-// can be started on it, and back:
+// Package disk keeps snapshots as directories, with the layouts and the database
+// of containerd's snapshotters overlayfs and native, so that a containerd can be
+// started on them, and back:
 //
 //	metadata.db
-//	snapshots/ID/fs      the layer, an upper or lower directory
-//	snapshots/ID/work    overlayfs's own, beside fs
+//	snapshots/ID         what Overlay or Native makes of a snapshot
 //
 // The database is the truth. A directory comes before its record and goes after
 // it; what a crash leaves between is an orphan, which Cleanup removes.
-package overlay
+package disk
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
-	"syscall"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -35,9 +36,22 @@ import (
 // Snapshotter keeps snapshots below a directory. It is safe for concurrent use;
 // the database is locked against other processes.
 type Snapshotter struct {
-	root    string
-	db      *bolt.DB
-	options []string // of every overlay mount
+	root   string
+	db     *bolt.DB
+	layout layout
+	making sync.Map // names of directories that are being filled
+}
+
+// layout is what a snapshotter makes of the directories of its snapshots. Parents
+// are directories too, the nearest first.
+type layout interface {
+	// files is where the files of the snapshot in dir are.
+	files(dir string) string
+	// make fills dir, which is new and empty, for an active snapshot or a view.
+	make(ctx context.Context, dir string, kind snapshot.Kind, parents []string) error
+	mounts(dir string, kind snapshot.Kind, parents []string) []mount.Mount
+	// rebases says whether a snapshot can find its parent when it is committed.
+	rebases() bool
 }
 
 var (
@@ -49,9 +63,9 @@ var (
 // lockTimeout is how long New waits for a process that has the database open.
 const lockTimeout = 10 * time.Second
 
-// New opens, or makes, the snapshotter in root. Call Cleanup once it is open, to
+// open opens, or makes, the snapshotter in root. Call Cleanup once it is open, to
 // remove what a crash left.
-func New(root string) (*Snapshotter, error) {
+func open(root string, layout layout) (*Snapshotter, error) {
 	if err := os.MkdirAll(filepath.Join(root, "snapshots"), 0o700); err != nil {
 		return nil, fmt.Errorf("open snapshotter: %w", err)
 	}
@@ -62,23 +76,7 @@ func New(root string) (*Snapshotter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open snapshotter %s: %w", root, err)
 	}
-	s := &Snapshotter{root: root, db: db}
-	// Lower directories are shared by many mounts and copied between machines: an
-	// index of their inodes would refuse both (kernel: overlayfs.rst, "Inode index").
-	if _, err := os.Stat("/sys/module/overlay/parameters/index"); err == nil {
-		s.options = append(s.options, "index=off")
-	}
-	if inUserNamespace() {
-		s.options = append(s.options, "userxattr") // trusted.* is for the initial one (5.11)
-	}
-	return s, nil
-}
-
-// inUserNamespace says whether this process is root of a part of the ids only.
-func inUserNamespace() bool {
-	data, err := os.ReadFile("/proc/self/uid_map")
-	f := strings.Fields(string(data))
-	return err == nil && len(f) >= 3 && f[2] != "4294967295"
+	return &Snapshotter{root: root, db: db, layout: layout}, nil
 }
 
 // Close closes the database.
@@ -87,8 +85,14 @@ func (s *Snapshotter) Close() error { return s.db.Close() }
 func (s *Snapshotter) dir(id uint64) string {
 	return filepath.Join(s.root, "snapshots", strconv.FormatUint(id, 10))
 }
-func (s *Snapshotter) fs(id uint64) string   { return filepath.Join(s.dir(id), "fs") }
-func (s *Snapshotter) work(id uint64) string { return filepath.Join(s.dir(id), "work") }
+
+func (s *Snapshotter) dirs(ids []uint64) []string {
+	dirs := make([]string, len(ids))
+	for i, id := range ids {
+		dirs[i] = s.dir(id)
+	}
+	return dirs
+}
 
 // Stat tells what is known of key.
 func (s *Snapshotter) Stat(_ context.Context, key string) (info snapshot.Info, err error) {
@@ -145,16 +149,37 @@ func (s *Snapshotter) Walk(ctx context.Context, fn func(snapshot.Info) error, fi
 }
 
 // Prepare makes an active snapshot on parent.
-func (s *Snapshotter) Prepare(_ context.Context, key, parent string, labels map[string]string) ([]mount.Mount, error) {
-	return s.create(snapshot.Active, key, parent, labels)
+func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, labels map[string]string) ([]mount.Mount, error) {
+	return s.create(ctx, snapshot.Active, key, parent, labels)
 }
 
 // View makes a read-only snapshot of parent.
-func (s *Snapshotter) View(_ context.Context, key, parent string, labels map[string]string) ([]mount.Mount, error) {
-	return s.create(snapshot.View, key, parent, labels)
+func (s *Snapshotter) View(ctx context.Context, key, parent string, labels map[string]string) ([]mount.Mount, error) {
+	return s.create(ctx, snapshot.View, key, parent, labels)
 }
 
-func (s *Snapshotter) create(kind snapshot.Kind, key, parent string, labels map[string]string) (mounts []mount.Mount, err error) {
+func (s *Snapshotter) create(ctx context.Context, kind snapshot.Kind, key, parent string, labels map[string]string) (mounts []mount.Mount, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("make snapshot %s: %w", key, err)
+		}
+	}()
+	// The directory is filled before the database is locked: that may take long.
+	var below []uint64
+	if err := s.view(func(t table) error { below, err = t.chain(parent); return err }); err != nil {
+		return nil, fmt.Errorf("parent: %w", err)
+	}
+	name := unborn + rand.Text()
+	s.making.Store(name, nil)
+	defer s.making.Delete(name)
+	made := filepath.Join(s.root, "snapshots", name)
+	if err := os.Mkdir(made, 0o700); err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(made) // it has moved where all is well
+	if err := s.layout.make(ctx, made, kind, s.dirs(below)); err != nil {
+		return nil, err
+	}
 	err = s.update(func(t table) error {
 		now := time.Now().UTC()
 		r := record{Info: snapshot.Info{Kind: kind, Name: key, Parent: parent, Labels: labels, Created: now, Updated: now}}
@@ -165,45 +190,18 @@ func (s *Snapshotter) create(kind snapshot.Kind, key, parent string, labels map[
 		if err != nil {
 			return err
 		}
-		mounts = s.mounts(r, parents)
-		return s.makeDirs(r, parents)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("make snapshot %s: %w", key, err)
-	}
-	return mounts, nil
-}
-
-// makeDirs makes the directories of a new record, which is not committed yet. One
-// that has its number already was made by a process that died before its own commit.
-func (s *Snapshotter) makeDirs(r record, parents []uint64) error {
-	if err := s.discard(r.id); err != nil {
-		return err
-	}
-	if err := os.Mkdir(s.dir(r.id), 0o700); err != nil {
-		return err
-	}
-	if err := os.Mkdir(s.fs(r.id), 0o755); err != nil {
-		return err
-	}
-	if r.Kind == snapshot.Active {
-		if err := os.Mkdir(s.work(r.id), 0o711); err != nil {
+		if !slices.Equal(parents, below) {
+			return fmt.Errorf("parent %s was made anew meanwhile: %w", parent, errdefs.ErrUnavailable)
+		}
+		// A directory that has the number already was made by a process that died
+		// before its own commit.
+		if err := s.discard(r.id); err != nil {
 			return err
 		}
-	}
-	if len(parents) == 0 {
-		return nil
-	}
-	// The root directory of the merged tree is that of the upper directory.
-	fi, err := os.Stat(s.fs(parents[0]))
-	if err != nil {
-		return err
-	}
-	st, ok := fi.Sys().(*syscall.Stat_t)
-	if !ok || st.Uid == 0 && st.Gid == 0 {
-		return nil
-	}
-	return os.Chown(s.fs(r.id), int(st.Uid), int(st.Gid))
+		mounts = s.layout.mounts(s.dir(r.id), kind, s.dirs(parents))
+		return os.Rename(made, s.dir(r.id))
+	})
+	return mounts, err
 }
 
 // Mounts tells how to mount an active snapshot or a view.
@@ -217,36 +215,13 @@ func (s *Snapshotter) Mounts(_ context.Context, key string) (mounts []mount.Moun
 			return fmt.Errorf("mounts of snapshot %s: it is committed: %w", key, errdefs.ErrFailedPrecondition)
 		}
 		parents, err := t.chain(r.Parent)
-		mounts = s.mounts(r, parents)
+		mounts = s.layout.mounts(s.dir(r.id), r.Kind, s.dirs(parents))
 		return err
 	})
 	return mounts, err
 }
 
-// mounts is a bind where one directory is all there is, else an overlay; parents
-// are the ids below r, nearest first.
-func (s *Snapshotter) mounts(r record, parents []uint64) []mount.Mount {
-	if r.Kind == snapshot.Active && len(parents) == 0 {
-		return bind(s.fs(r.id), "rw")
-	}
-	if len(parents) == 0 {
-		return bind(s.fs(r.id), "ro")
-	}
-	if r.Kind == snapshot.View && len(parents) == 1 {
-		return bind(s.fs(parents[0]), "ro")
-	}
-	options := append([]string(nil), s.options...)
-	if r.Kind == snapshot.Active {
-		options = append(options, "workdir="+s.work(r.id), "upperdir="+s.fs(r.id))
-	}
-	lower := make([]string, len(parents))
-	for i, id := range parents {
-		lower[i] = s.fs(id)
-	}
-	options = append(options, "lowerdir="+strings.Join(lower, ":"))
-	return []mount.Mount{{Type: "overlay", Source: "overlay", Options: options}}
-}
-
+// bind mounts dir itself.
 func bind(dir, mode string) []mount.Mount {
 	return []mount.Mount{{Type: "bind", Source: dir, Options: []string{mode, "rbind"}}}
 }
@@ -261,7 +236,7 @@ func (s *Snapshotter) Usage(ctx context.Context, key string) (usage snapshot.Usa
 	if err != nil || r.Kind != snapshot.Active {
 		return r.usage, err
 	}
-	usage, err = diskUsage(ctx, s.fs(r.id))
+	usage, err = diskUsage(ctx, s.layout.files(s.dir(r.id)))
 	if err != nil {
 		return snapshot.Usage{}, fmt.Errorf("usage of snapshot %s: %w", key, err)
 	}
@@ -273,8 +248,14 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string, labels map[s
 	return s.commit(ctx, name, key, labels, func(table, *record) error { return nil })
 }
 
+// Rebases says whether CommitOnto works here.
+func (s *Snapshotter) Rebases() bool { return s.layout.rebases() }
+
 // CommitOnto is Commit that gives a snapshot without parent its parent.
 func (s *Snapshotter) CommitOnto(ctx context.Context, name, key, parent string, labels map[string]string) error {
+	if !s.Rebases() {
+		return fmt.Errorf("commit snapshot %s on %s: this snapshotter copies a parent when it prepares: %w", key, parent, errdefs.ErrNotImplemented)
+	}
 	return s.commit(ctx, name, key, labels, func(t table, r *record) error {
 		if r.Parent != "" && r.Parent != parent {
 			return fmt.Errorf("it has the parent %s: %w", r.Parent, errdefs.ErrFailedPrecondition)
@@ -341,8 +322,12 @@ func (s *Snapshotter) Remove(_ context.Context, key string) error {
 	return nil
 }
 
-// discarded begins the names of directories that only wait for their removal.
-const discarded = "rm-"
+// Names of directories that begin so are of no snapshot: one is being made, as
+// containerd names it too, or only waits for its removal.
+const (
+	unborn    = "new-"
+	discarded = "rm-"
+)
 
 // discard renames the directory of id away, if there is one.
 func (s *Snapshotter) discard(id uint64) error {
@@ -388,8 +373,10 @@ func (s *Snapshotter) Cleanup(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		// "new-" is how containerd names a directory that is being made.
-		if strings.HasPrefix(e.Name(), discarded) || strings.HasPrefix(e.Name(), "new-") {
+		if _, busy := s.making.Load(e.Name()); busy {
+			continue
+		}
+		if strings.HasPrefix(e.Name(), discarded) || strings.HasPrefix(e.Name(), unborn) {
 			err = errors.Join(err, os.RemoveAll(filepath.Join(s.root, "snapshots", e.Name())))
 		}
 	}

@@ -1,4 +1,4 @@
-package overlay_test
+package disk_test
 
 import (
 	"context"
@@ -7,13 +7,13 @@ import (
 	"testing"
 
 	"github.com/gantryd/gantry/store/snapshot"
-	"github.com/gantryd/gantry/store/snapshot/overlay"
+	"github.com/gantryd/gantry/store/snapshot/disk"
 	"github.com/gantryd/gantry/store/snapshot/snapshottest"
 )
 
-func open(t *testing.T, root string) *overlay.Snapshotter {
+func open(t *testing.T, root string) *disk.Snapshotter {
 	t.Helper()
-	s, err := overlay.New(root)
+	s, err := disk.Overlay(root)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -21,10 +21,19 @@ func open(t *testing.T, root string) *overlay.Snapshotter {
 	return s
 }
 
-func TestOverlayBehavesAsASnapshotter(t *testing.T) {
-	snapshottest.Run(t, func(t *testing.T) (context.Context, snapshot.Snapshotter) {
-		return t.Context(), open(t, t.TempDir())
-	})
+func TestBothBehaveAsASnapshotter(t *testing.T) {
+	for name, open := range map[string]func(root string) (*disk.Snapshotter, error){"overlayfs": disk.Overlay, "native": disk.Native} {
+		t.Run(name, func(t *testing.T) {
+			snapshottest.Run(t, func(t *testing.T) (context.Context, snapshot.Snapshotter) {
+				s, err := open(t.TempDir())
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { s.Close() })
+				return t.Context(), s
+			})
+		})
+	}
 }
 
 func TestWhatACrashLeftIsInNobodysWay(t *testing.T) {
