@@ -142,7 +142,7 @@ func (c *native) nothingLeft() {
 			c.t.Error(err)
 		}
 		var left []string
-		rig.Eventually(c.t, patience, func() error {
+		rig.Eventually(c.t, func() error {
 			if left, err = c.list(ns); err == nil && len(left) > 0 {
 				err = fmt.Errorf("left in %s: %v", ns, left)
 			}
@@ -198,7 +198,7 @@ func (c *native) list(ns string) (all []string, err error) {
 
 // checkProcesses proves that no shim is left.
 func (w *world) checkProcesses() {
-	rig.Eventually(w.t, 5*time.Second, func() error {
+	rig.Eventually(w.t, func() error {
 		var left []string
 		for _, pid := range w.shims("") {
 			cwd, _ := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid))

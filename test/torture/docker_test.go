@@ -21,7 +21,7 @@ import (
 )
 
 // patience is how long any one answer may take, a restart of the daemon included.
-const patience = 30 * time.Second
+const patience = 60 * time.Second
 
 // docker is a client of the engine.
 type docker struct {
@@ -655,7 +655,7 @@ func (d *docker) checkPhoenix(b *box) {
 		RestartCount int
 		State        struct{ Running bool }
 	}
-	rig.Eventually(d.t, patience, func() error {
+	rig.Eventually(d.t, func() error {
 		if err := d.sure("GET", "/containers/"+b.name+"/json", nil, &is); err != nil {
 			return err
 		}
@@ -692,7 +692,7 @@ func (d *docker) clear() {
 // nothingLeft proves that the engine knows of nothing any more, and removes the
 // image.
 func (d *docker) nothingLeft() {
-	rig.Eventually(d.t, patience, func() error {
+	rig.Eventually(d.t, func() error {
 		var left []struct {
 			ID    string
 			Names []string
