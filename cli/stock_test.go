@@ -167,7 +167,7 @@ func runCLI(t *testing.T, address, stdin string, args ...string) result {
 		t.Setenv("DOCKER_CONFIG", t.TempDir())
 	}
 	var out, errs bytes.Buffer
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	code := Main(ctx, args, Streams{In: strings.NewReader(stdin), Out: &out, Err: &errs}, time.Now())
 	return result{out.String(), errs.String(), code}

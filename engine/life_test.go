@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -36,24 +37,24 @@ func TestAClientThatAttachesBeforeTheStartGetsEverything(t *testing.T) {
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		t.Fatalf("attach: %s", resp.Status)
 	}
-	removed := make(chan container.WaitResponse, 1)
-	go func() {
-		var w container.WaitResponse
-		r.call("POST", "/containers/"+id+"/wait?condition=removed", nil, 200, &w)
-		removed <- w
-	}()
-	time.Sleep(50 * time.Millisecond) // the wait is on its way
+	// The head of the answer comes once the wait has begun, its body at the end.
+	wait, err := r.http.Post("http://engine/v1.47/containers/"+id+"/wait?condition=removed", "", nil)
+	check(t, err)
+	defer wait.Body.Close()
 	r.call("POST", "/containers/"+id+"/start", nil, 204, nil)
 	_, err = io.WriteString(conn, "typed\n")
 	check(t, err)
 	check(t, conn.(*net.UnixConn).CloseWrite())
 	out, err := io.ReadAll(in)
 	check(t, err)
-	if want := "\x01\x00\x00\x00\x00\x00\x00\x06typed\n\x02\x00\x00\x00\x00\x00\x00\x04end\n"; string(out) != want {
-		t.Errorf("attached client read %q, want %q", out, want)
+	// The streams are two pipes: in which order they are read is nobody's promise.
+	typed, end := "\x01\x00\x00\x00\x00\x00\x00\x06typed\n", "\x02\x00\x00\x00\x00\x00\x00\x04end\n"
+	if got := string(out); got != typed+end && got != end+typed {
+		t.Errorf("attached client read %q, want %q and %q", got, typed, end)
 	}
-	if w := <-removed; w.StatusCode != 3 {
-		t.Errorf("exit code %d, want 3", w.StatusCode)
+	var removed container.WaitResponse
+	if err := json.NewDecoder(wait.Body).Decode(&removed); err != nil || removed.StatusCode != 3 {
+		t.Errorf("exit code %d, %v, want 3", removed.StatusCode, err)
 	}
 	if all := r.list(); len(all) != 0 {
 		t.Errorf("%d containers are left", len(all))

@@ -99,7 +99,7 @@ func TestAListenerThatFallsBehindGetsWhatIsKept(t *testing.T) {
 	ev.publish(eventsapi.ContainerEventType, eventsapi.ActionDie, "x", nil)
 	select {
 	case <-more:
-	case <-time.After(time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("nobody tells of one more")
 	}
 	if ms, _, _ = ev.from(next); len(ms) != 1 || ms[0].Action != eventsapi.ActionDie {

@@ -182,12 +182,12 @@ func (d daemon) await(t testing.TB) {
 func eventually(t testing.TB, what string, check func() error) {
 	t.Helper()
 	var err error
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(60 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if err = check(); err == nil {
 			return
 		}
 	}
-	t.Fatalf("%s: not in 10 s: %v", what, err)
+	t.Fatalf("%s: not in a minute: %v", what, err)
 }
 
 // api is a client of a daemon with every service of the contract.

@@ -178,7 +178,7 @@ func (w *world) get(t testing.TB, id string) *task.Process {
 
 func (w *world) wait(t testing.TB, id string) *tasksapi.WaitResponse {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(w.ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(w.ctx, 60*time.Second)
 	defer cancel()
 	return ok(w.tasks.Wait(ctx, &tasksapi.WaitRequest{ContainerID: id}))(t)
 }
@@ -258,7 +258,7 @@ func wantExit(t testing.TB, exits <-chan string, want string) {
 		if got != want {
 			t.Errorf("exit %q, want %q", got, want)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(60 * time.Second):
 		t.Errorf("no exit %q was published", want)
 	}
 }
@@ -445,7 +445,7 @@ func TestAnExitThatDiedWithItsDaemonIsToldAgain(t *testing.T) {
 	for topic := ""; topic != "/tasks/exit"; {
 		select {
 		case topic = <-lost:
-		case <-time.After(10 * time.Second):
+		case <-time.After(60 * time.Second):
 			t.Fatal("the shim tells no exit")
 		}
 	}
@@ -584,7 +584,7 @@ func TestTheShimsLogReachesOurs(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(60 * time.Second):
 		t.Error("the log is not read")
 	}
 	ok(w.tasks.Delete(w.ctx, &tasksapi.DeleteTaskRequest{ContainerID: "a"}))(t)

@@ -218,7 +218,7 @@ func TestHostileTerminals(t *testing.T) {
 				t.Fatal(err)
 			}
 			b.wait()
-			b.Console.SetReadDeadline(time.Now().Add(5 * time.Second))
+			b.Console.SetReadDeadline(time.Now().Add(60 * time.Second))
 			buf := make([]byte, 4096)
 			n, _ := b.Console.Read(buf)
 			if got := strings.TrimSpace(string(buf[:n])); got != row.want {

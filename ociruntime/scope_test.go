@@ -214,7 +214,7 @@ func TestScopeGoesWithAMakerThatDies(t *testing.T) {
 	if _, err := c.seat.child.wait(); err != nil {
 		t.Error(err)
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for shown(t, "gt-orphan.scope", "ActiveState") != "ActiveState=inactive" && time.Now().Before(deadline) {
 		time.Sleep(50 * time.Millisecond)
 	}

@@ -48,7 +48,7 @@ func (d *daemon) foreign(id string, c *task, u uris, f func()) (status uint32) {
 	client := ttrpc.NewClient(conn)
 	defer client.Close()
 	tasks := taskv2.NewTTRPCTaskClient(client)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	_, err = tasks.Create(ctx, &taskv2.CreateTaskRequest{
 		ID: id, Bundle: c.bundle, Rootfs: c.rootfs, Options: runtimeOptions(d.t, "/usr/sbin/runc"),

@@ -268,7 +268,7 @@ func (t *task) dial() {
 
 // cleanUp ends what a test that failed left running.
 func (t *task) cleanUp() {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	c, err := t.client.Connect(ctx, &taskv3.ConnectRequest{ID: t.id})
 	if err == nil {
@@ -343,7 +343,7 @@ func (t *task) create(runtime string, u uris) uint32 {
 }
 
 func (t *task) context() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	t.t.Cleanup(cancel)
 	return ctx
 }
@@ -515,7 +515,7 @@ func (d *daemon) collect(path string) func() string {
 		select {
 		case s := <-done:
 			return s
-		case <-time.After(10 * time.Second):
+		case <-time.After(60 * time.Second):
 			d.t.Errorf("%s has no end", path)
 			return ""
 		}

@@ -33,7 +33,7 @@ func (d *daemon) logger(id string, with func(*stdio.Logger)) stdio.Logger {
 
 func (d *daemon) attach(l stdio.Logger, h stdio.Hello) *stdio.Conn {
 	d.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	c, err := stdio.Dial(ctx, l.Attach, h)
 	if err != nil {

@@ -550,7 +550,7 @@ var behaviours = []behaviour{
 		})
 		start := time.Now()
 		u.must(t, "stop", id)
-		if took := time.Since(start); took > 5*time.Second {
+		if took := time.Since(start); took > 9*time.Second {
 			t.Errorf("stop took %v", took)
 		}
 	}},

@@ -33,14 +33,16 @@ func TestManyContainersAreNoBurden(t *testing.T) {
 	d := newDocker(w, 0)
 	d.http.Transport = keptAlive(w)
 	d.load()
+	// The limits are what a machine with nothing else to do never takes. Ten times
+	// that is no busy machine any more, but a scan or a wait that should not be.
 	took := func(what string, limit time.Duration, do func()) {
 		t.Helper()
 		start := time.Now()
 		do()
 		d := time.Since(start)
 		t.Logf("%-60s %v", what, d.Round(time.Millisecond/10))
-		if d > limit {
-			t.Errorf("%s took %v; the limit is %v", what, d, limit)
+		if d > 10*limit {
+			t.Errorf("%s took %v; it should take less than %v", what, d, limit)
 		}
 	}
 	name := func(i int) string { return fmt.Sprintf("many%d", i) }

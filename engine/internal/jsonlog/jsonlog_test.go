@@ -115,7 +115,7 @@ func TestFollowLosesNothingAcrossRotations(t *testing.T) {
 	write(t, path, 0, 10)
 	ended := make(chan struct{})
 	got := make(chan string, 10000)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	result := make(chan error, 1)
 	go func() {

@@ -56,7 +56,7 @@ func openFiles(t *testing.T) int {
 
 func dial(t *testing.T, path string, h stdio.Hello) *stdio.Conn {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	c, err := stdio.Dial(ctx, path, h)
 	if err != nil {

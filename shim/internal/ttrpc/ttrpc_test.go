@@ -180,11 +180,11 @@ func TestOurClientCallsContainerdsServer(t *testing.T) {
 	defer c.Close()
 	for range 3 {
 		var r taskapi.PidResponse
-		if err := c.Call(service, "Start", &taskapi.ProcessRequest{ID: "four"}, &r, time.Second); err != nil || r.Pid != 4 {
+		if err := c.Call(service, "Start", &taskapi.ProcessRequest{ID: "four"}, &r, time.Minute); err != nil || r.Pid != 4 {
 			t.Errorf("start answers %+v, %v", r, err)
 		}
 		var st *Status
-		err := c.Call(service, "Kill", &taskapi.KillRequest{}, &taskapi.Empty{}, time.Second)
+		err := c.Call(service, "Kill", &taskapi.KillRequest{}, &taskapi.Empty{}, time.Minute)
 		if !errors.As(err, &st) || st.Code != int32(codes.Unimplemented) {
 			t.Errorf("kill answers %v", err)
 		}
@@ -226,7 +226,7 @@ func TestHostileFramesEndTheirConnectionOnly(t *testing.T) {
 		}
 		conn.Write([]byte(row.bytes))
 		conn.(*net.UnixConn).CloseWrite()
-		conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		conn.SetReadDeadline(time.Now().Add(60 * time.Second))
 		buf := make([]byte, 4096)
 		for err == nil {
 			_, err = conn.Read(buf)
