@@ -318,6 +318,28 @@ var answers = []struct {
 		_, err = a.write(ctx, "again", data, nil)
 		wantCode(t, codes.AlreadyExists, err)
 	}},
+	{"a blob of another namespace is committed without a byte written", func(t *testing.T, a *api, ctx context.Context, ns string) {
+		data := []byte(ns + " shares a blob")
+		dgst := ok(a.write(ctx, "r", data, map[string]string{root: "x"}))(t)
+		other := in(ns + "-other")
+		s := ok(a.content.Write(other))(t)
+		stat := &contentapi.WriteContentRequest{Action: contentapi.WriteAction_STAT, Ref: "r", Total: int64(len(data)), Expected: dgst.String()}
+		wantCode(t, codes.OK, s.Send(stat))
+		r, err := s.Recv()
+		wantCode(t, codes.OK, err)
+		if r.GetOffset() != int64(len(data)) {
+			t.Errorf("offset %d, want %d", r.GetOffset(), len(data))
+		}
+		// containerd's client says where it is, though nothing follows.
+		wantCode(t, codes.OK, s.Send(&contentapi.WriteContentRequest{
+			Action: contentapi.WriteAction_COMMIT, Total: int64(len(data)), Offset: int64(len(data)), Expected: dgst.String(),
+		}))
+		_, err = s.Recv()
+		wantCode(t, codes.OK, err)
+		if got := a.read(t, other, dgst.String(), 0, 0); got != string(data) {
+			t.Errorf("read %q", got)
+		}
+	}},
 	{"a blob must be what was expected", func(t *testing.T, a *api, ctx context.Context, ns string) {
 		commit := func(r *contentapi.WriteContentRequest) error {
 			s, err := a.content.Write(ctx)

@@ -128,12 +128,12 @@ func (w *write) data(req *api.WriteContentRequest, resp *api.WriteContentRespons
 	if w.total > 0 && req.Offset+int64(len(req.Data)) > w.total {
 		return fmt.Errorf("write %s: more than the total of %d bytes: %w", w.ref, w.total, errdefs.ErrOutOfRange)
 	}
-	n, err := w.w.Write(req.Data)
-	if err != nil {
-		return err
+	resp.Offset = req.Offset + int64(len(req.Data))
+	if len(req.Data) == 0 {
+		return nil // a write, even of nothing, gives up what could be shared
 	}
-	resp.Offset = req.Offset + int64(n)
-	return nil
+	_, err = w.w.Write(req.Data)
+	return err
 }
 
 func (w *write) commit(srv api.Content_WriteServer, req *api.WriteContentRequest, resp *api.WriteContentResponse) error {

@@ -47,6 +47,7 @@ func (i *introspection) plugins() []*api.Plugin {
 		{Type: "io.containerd.differ.v1", ID: "walking", Platforms: here},
 		{Type: "io.containerd.event.v1", ID: "exchange"},
 		{Type: "io.containerd.gc.v1", ID: "scheduler"},
+		{Type: "io.containerd.monitor.container.v1", ID: "restart", Capabilities: restartPolicies},
 		{Type: "io.containerd.lease.v1", ID: "manager"},
 		{Type: "io.containerd.sandbox.controller.v1", ID: "shim"},
 		{Type: "io.containerd.sandbox.store.v1", ID: "local"},

@@ -32,7 +32,7 @@ const serveIn = "LIFECYCLE_TEST_SERVE_IN"
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(serveIn); dir != "" {
 		d := daemon{dir: dir, address: filepath.Join(dir, "c.sock")}
-		if err := d.serve(context.Background()); err != nil {
+		if err := d.serve(context.Background(), d.config()); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

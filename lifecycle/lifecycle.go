@@ -8,6 +8,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
+	"time"
 
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
 	contentapi "github.com/containerd/containerd/api/services/content/v1"
@@ -50,7 +52,10 @@ type Config struct {
 	// InsecureRegistries are hosts that a pull or push by the transfer service may
 	// speak to over plain HTTP or with unverified TLS, beside loopback.
 	InsecureRegistries []string
-	Debug              bool // shims are told to log what they do
+	// RestartInterval is how often is looked after containers whose labels say that
+	// they are to be restarted; 0 is 10 s, as containerd has it.
+	RestartInterval time.Duration
+	Debug           bool // shims are told to log what they do
 	Log                *slog.Logger
 }
 
@@ -164,6 +169,11 @@ func (l *Lifecycle) Serve(ctx context.Context, api, shims net.Listener) error {
 	}
 	ttrpcevents.RegisterTTRPCEventsService(t, forwarder{l})
 
+	monitored, endMonitor := context.WithCancel(ctx)
+	var monitor sync.WaitGroup
+	monitor.Go(func() { l.restarts().run(monitored) })
+	defer monitor.Wait()
+	defer endMonitor()
 	done := make(chan error, 1)
 	go func() { done <- t.Serve(context.WithoutCancel(ctx), shims) }()
 	stop := context.AfterFunc(ctx, g.Stop)
@@ -177,6 +187,14 @@ func (l *Lifecycle) Serve(ctx context.Context, api, shims net.Listener) error {
 		return nil
 	}
 	return err
+}
+
+func (l *Lifecycle) restarts() *restarts {
+	every := l.cfg.RestartInterval
+	if every == 0 {
+		every = 10 * time.Second
+	}
+	return &restarts{db: l.db, tasks: &tasks{db: l.db, shims: l.shims}, every: every, log: l.cfg.Log}
 }
 
 // register plugs every service into the gRPC server.

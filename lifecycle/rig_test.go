@@ -84,8 +84,8 @@ func (d daemon) config() lifecycle.Config {
 }
 
 // serve runs a lifecycle until ctx ends.
-func (d daemon) serve(ctx context.Context) error {
-	l, err := lifecycle.New(ctx, d.config())
+func (d daemon) serve(ctx context.Context, cfg lifecycle.Config) error {
+	l, err := lifecycle.New(ctx, cfg)
 	if err != nil {
 		return err
 	}
@@ -104,9 +104,14 @@ func (d daemon) serve(ctx context.Context) error {
 // startOurs starts a lifecycle in this process; stop ends it and waits.
 func (d daemon) startOurs(t testing.TB) (stop func()) {
 	t.Helper()
+	return d.startConfigured(t, d.config())
+}
+
+func (d daemon) startConfigured(t testing.TB, cfg lifecycle.Config) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- d.serve(ctx) }()
+	go func() { done <- d.serve(ctx, cfg) }()
 	stop = func() {
 		cancel()
 		if err := <-done; err != nil {

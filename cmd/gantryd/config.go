@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pelletier/go-toml/v2"
 )
@@ -29,6 +30,7 @@ type config struct {
 	BridgeSubnet       string   `toml:"bridge-subnet"`
 	PublishAddress     string   `toml:"publish-address"`
 	InsecureRegistries []string `toml:"insecure-registries"`
+	RestartInterval    duration `toml:"restart-interval"`
 	Debug              bool     `toml:"debug"`
 
 	showVersion bool
@@ -39,6 +41,20 @@ var errHelp = errors.New("help was shown")
 
 // known are the roles that this daemon can play.
 var known = []string{"engine", "lifecycle"}
+
+// duration is a flag such as 10s, in the file a string.
+type duration time.Duration
+
+func (d duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+func (d *duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err == nil && v <= 0 {
+		err = fmt.Errorf("want more than nothing, such as 10s")
+	}
+	*d = duration(v)
+	return err
+}
 
 // list is a flag whose value is separated by commas.
 type list []string
@@ -61,6 +77,8 @@ func parse(args []string) (config, error) {
 		Bridge:         "gantry0",
 		BridgeSubnet:   "172.17.0.0/16",
 		PublishAddress: "0.0.0.0",
+
+		RestartInterval: duration(10 * time.Second),
 	}
 	var file string
 	flags := cfg.flags(&file)
@@ -100,6 +118,7 @@ func (c *config) flags(file *string) *flag.FlagSet {
 	f.StringVar(&c.BridgeSubnet, "bridge-subnet", c.BridgeSubnet, "IPv4 `prefix` of the default bridge")
 	f.StringVar(&c.PublishAddress, "publish-address", c.PublishAddress, "host `address` of published ports that name none")
 	f.Var((*list)(&c.InsecureRegistries), "insecure-registries", "`list` of registry hosts that may be spoken to over plain HTTP")
+	f.TextVar(&c.RestartInterval, "restart-interval", c.RestartInterval, "`time` between two looks of lifecycle at the containers that have containerd.io/restart labels")
 	f.BoolVar(&c.Debug, "debug", c.Debug, "log more")
 	f.BoolVar(&c.showVersion, "version", false, "print the version and exit")
 	return f

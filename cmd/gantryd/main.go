@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -99,6 +100,7 @@ func startLifecycle(ctx context.Context, roles *errgroup.Group, cfg config, log 
 		Address:            cfg.ContainerdAddress,
 		ShimDirs:           []string{ownDir()},
 		InsecureRegistries: cfg.InsecureRegistries,
+		RestartInterval:    time.Duration(cfg.RestartInterval),
 		Debug:              cfg.Debug,
 		Log:                log.With("role", "lifecycle"),
 	})

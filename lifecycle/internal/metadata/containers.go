@@ -34,6 +34,22 @@ func (c Containers) List(filters ...string) ([]*api.Container, error) {
 	return readAll(c.db, c.ns, containers, filters, readContainer, containerFields)
 }
 
+// Labelled gives the labels, by id, of those that have the label key. It reads
+// nothing else of the others, and may be asked often.
+func (c Containers) Labelled(key string) map[string]map[string]string {
+	out := map[string]map[string]string{}
+	// Neither a view nor the function below has an error of its own.
+	_ = c.db.bolt.View(func(tx *bolt.Tx) error {
+		return eachBucket(at(tx, c.ns, containers), func(id string, b *bolt.Bucket) error {
+			if lb := b.Bucket(keyLabels); lb != nil && lb.Get([]byte(key)) != nil {
+				out[id] = labelsOf(b)
+			}
+			return nil
+		})
+	})
+	return out
+}
+
 // Create records a container.
 func (c Containers) Create(ctr *api.Container) (*api.Container, error) {
 	if err := checkContainer(ctr); err != nil {
