@@ -180,14 +180,14 @@ func (m machine) serve(name string, port uint16) {
 }
 
 // ask gives what a server answers: its name and the client's address as it sees it.
-func (m machine) ask(proto string, to netip.Addr, port uint16) (name string, from netip.Addr, err error) {
+func (m machine) ask(proto string, to netip.Addr, port uint16, wait time.Duration) (name string, from netip.Addr, err error) {
 	err = m.inside(func() error {
-		c, err := net.DialTimeout(proto, netip.AddrPortFrom(to, port).String(), patience)
+		c, err := net.DialTimeout(proto, netip.AddrPortFrom(to, port).String(), wait)
 		if err != nil {
 			return err
 		}
 		defer c.Close()
-		c.SetDeadline(time.Now().Add(patience))
+		c.SetDeadline(time.Now().Add(wait))
 		if proto == "udp" {
 			fmt.Fprintln(c, "hello")
 		}
@@ -202,13 +202,24 @@ func (m machine) ask(proto string, to netip.Addr, port uint16) (name string, fro
 	return name, from, err
 }
 
-// patience is how long a test waits for what should not come.
-const patience = 300 * time.Millisecond
+// A test waits for what should not come as long as silence, and for what must come
+// as long as patience: the machine may be busy.
+const (
+	silence  = 300 * time.Millisecond
+	patience = 30 * time.Second
+)
 
 // reaches fails the test unless the server of that name answers.
 func (m machine) reaches(what, proto string, to netip.Addr, port uint16, want string) (from netip.Addr) {
 	m.t.Helper()
-	name, from, err := m.ask(proto, to, port)
+	var name string
+	var err error
+	for end := time.Now().Add(patience); time.Now().Before(end); { // a packet may be lost, as packets are
+		if name, from, err = m.ask(proto, to, port, time.Second); err == nil {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 	if err != nil || name != want {
 		m.t.Errorf("%s: %s to %s:%d is answered by %q, %v; want %q", what, proto, to, port, name, err, want)
 	}
@@ -217,7 +228,7 @@ func (m machine) reaches(what, proto string, to netip.Addr, port uint16, want st
 
 func (m machine) misses(what, proto string, to netip.Addr, port uint16) {
 	m.t.Helper()
-	if name, _, err := m.ask(proto, to, port); err == nil {
+	if name, _, err := m.ask(proto, to, port, silence); err == nil {
 		m.t.Errorf("%s: %s to %s:%d is answered by %s, want silence", what, proto, to, port, name)
 	}
 }

@@ -20,7 +20,7 @@ func (m machine) resolve(name string, kind uint16, proto string) (rcode int, ans
 			return err
 		}
 		defer conn.Close()
-		client := dns.Client{Net: proto, Timeout: 5 * patience}
+		client := dns.Client{Net: proto, Timeout: patience}
 		got, _, err := client.ExchangeWithConn(new(dns.Msg).SetQuestion(name, kind), &dns.Conn{Conn: conn})
 		if err != nil {
 			return err
