@@ -1,8 +1,8 @@
 // Package ctrd is the engine's end of the containerd API: one connection, one
 // stub per service, and on every call the namespace and errors in errdefs' kinds.
 //
-// It knows no Docker. Whether lifecycle or a stock containerd answers, it cannot
-// tell and must not.
+// It knows no Docker. Whether lifecycle or a stock containerd answers, over a
+// socket or within this process, it cannot tell and must not.
 package ctrd
 
 import (
@@ -41,6 +41,9 @@ const (
 const (
 	reconnectBase = 20 * time.Millisecond
 	reconnectMax  = time.Second
+	// greetTime is how long a daemon that has accepted may take to greet: without it
+	// that is reconnectBase, which a busy machine exceeds.
+	greetTime = 20 * time.Second
 )
 
 // maxMessage is the largest message in bytes, containerd's own default.
@@ -50,7 +53,9 @@ const maxMessage = 16 << 20
 type Client struct {
 	// Conn is for stubs made elsewhere: it adds the namespace to every call and
 	// leaves gRPC's errors as they are. The stubs below give errdefs' kinds.
-	Conn *grpc.ClientConn
+	Conn grpc.ClientConnInterface
+
+	close func() error
 
 	Containers    containersapi.ContainersClient
 	Tasks         tasksapi.TasksClient
@@ -71,17 +76,24 @@ type Client struct {
 func Dial(address, namespace string) (*Client, error) {
 	conn, err := grpc.NewClient("unix://"+address,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{
-			BaseDelay: reconnectBase, Multiplier: 1.6, Jitter: 0.2, MaxDelay: reconnectMax,
-		}}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: reconnectBase, Multiplier: 1.6, Jitter: 0.2, MaxDelay: reconnectMax},
+			MinConnectTimeout: greetTime,
+		}),
 		grpc.WithDefaultCallOptions(
 			grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
-		grpc.WithUnaryInterceptor(unary(namespace)),
-		grpc.WithStreamInterceptor(stream(namespace)),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("dial containerd at %s: %w", address, err)
 	}
+	c := On(conn, namespace)
+	c.close = conn.Close
+	return c, nil
+}
+
+// On makes a client on a connection that is somebody else's.
+func On(conn grpc.ClientConnInterface, namespace string) *Client {
+	conn = scoped{conn, namespace}
 	n := native{conn}
 	return &Client{
 		Conn:          conn,
@@ -97,38 +109,41 @@ func Dial(address, namespace string) (*Client, error) {
 		Transfer:      transferapi.NewTransferClient(n),
 		Streaming:     streamingapi.NewStreamingClient(n),
 		Version:       versionapi.NewVersionClient(n),
-	}, nil
+		close:         func() error { return nil },
+	}
 }
 
-// Close ends the connection; calls under way fail with Unavailable.
-func (c *Client) Close() error { return c.Conn.Close() }
+// Close ends a connection that was dialled; calls under way fail with Unavailable.
+func (c *Client) Close() error { return c.close() }
 
 // WithLease makes the calls under ctx protect what they create by the lease id.
 func WithLease(ctx context.Context, id string) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, leaseKey, id)
 }
 
-func unary(namespace string) grpc.UnaryClientInterceptor {
-	return func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-		return invoke(metadata.AppendToOutgoingContext(ctx, namespaceKey, namespace), method, req, reply, cc, opts...)
-	}
+// scoped is a connection whose calls are in a namespace.
+type scoped struct {
+	grpc.ClientConnInterface
+	namespace string
 }
 
-func stream(namespace string) grpc.StreamClientInterceptor {
-	return func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-		return open(metadata.AppendToOutgoingContext(ctx, namespaceKey, namespace), desc, cc, method, opts...)
-	}
+func (s scoped) Invoke(ctx context.Context, method string, req, reply any, opts ...grpc.CallOption) error {
+	return s.ClientConnInterface.Invoke(metadata.AppendToOutgoingContext(ctx, namespaceKey, s.namespace), method, req, reply, opts...)
+}
+
+func (s scoped) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	return s.ClientConnInterface.NewStream(metadata.AppendToOutgoingContext(ctx, namespaceKey, s.namespace), desc, method, opts...)
 }
 
 // native is a connection whose errors have errdefs' kinds.
-type native struct{ *grpc.ClientConn }
+type native struct{ grpc.ClientConnInterface }
 
 func (n native) Invoke(ctx context.Context, method string, req, reply any, opts ...grpc.CallOption) error {
-	return translate(n.ClientConn.Invoke(ctx, method, req, reply, opts...))
+	return translate(n.ClientConnInterface.Invoke(ctx, method, req, reply, opts...))
 }
 
 func (n native) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	s, err := n.ClientConn.NewStream(ctx, desc, method, opts...)
+	s, err := n.ClientConnInterface.NewStream(ctx, desc, method, opts...)
 	if err != nil {
 		return nil, translate(err)
 	}
