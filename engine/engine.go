@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"slices"
 
+	"google.golang.org/grpc"
+
 	"github.com/gantryd/gantry/engine/internal/ctrd"
 	"github.com/gantryd/gantry/internal/errs"
 )
@@ -18,8 +20,10 @@ type Config struct {
 	State string // what a boot forgets: attach sockets, network namespaces, fifos
 	// ContainerdAddress is the unix socket of lifecycle or of any containerd.
 	ContainerdAddress string
-	Namespace         string // containerd namespace; "moby" unless told
-	Snapshotter       string // "overlayfs" unless told
+	// Containerd, where it is given, is the same within this process.
+	Containerd  grpc.ClientConnInterface `json:"-"`
+	Namespace   string                   // containerd namespace; "moby" unless told
+	Snapshotter string                   // "overlayfs" unless told
 	// Runtime is the containerd runtime name for containers that ask for none.
 	Runtime string // "io.containerd.gantry.v2" unless told
 	// ShimBinary is the absolute path of containerd-shim-gantry-v2, used as the
@@ -84,7 +88,7 @@ type Engine struct {
 // ready to serve. It does not wait for a container or shim that hangs.
 func New(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	cfg = cfg.withDefaults()
-	client, err := ctrd.Dial(cfg.ContainerdAddress, cfg.Namespace)
+	client, err := connect(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -118,6 +122,13 @@ func New(ctx context.Context, cfg Config) (_ *Engine, err error) {
 		return nil, err
 	}
 	return e, nil
+}
+
+func connect(cfg Config) (*ctrd.Client, error) {
+	if cfg.Containerd != nil {
+		return ctrd.On(cfg.Containerd, cfg.Namespace), nil
+	}
+	return ctrd.Dial(cfg.ContainerdAddress, cfg.Namespace)
 }
 
 // routes is the whole API, noun by noun; each table stands at the head of its

@@ -37,8 +37,8 @@ import (
 )
 
 // answers is what the services answer. Every row runs in a namespace of its own,
-// against lifecycle and against a stock containerd: a row that only one of them
-// passes is wrong.
+// against lifecycle over a socket and within the process, and against a stock
+// containerd: a row that not all of them pass is wrong.
 var answers = []struct {
 	name string
 	run  func(t *testing.T, a *api, ctx context.Context, ns string)
@@ -724,15 +724,14 @@ var answers = []struct {
 func TestAnswersAreContainerds(t *testing.T) {
 	for _, who := range []struct {
 		name  string
-		start func(daemon, testing.TB) func()
+		start func(daemon, testing.TB) *api
 	}{
-		{"lifecycle", daemon.startOurs},
-		{"containerd", daemon.startTheirs},
+		{"lifecycle", func(d daemon, t testing.TB) *api { d.startOurs(t); return d.dial(t) }},
+		{"lifecycle within the process", daemon.within},
+		{"containerd", func(d daemon, t testing.TB) *api { d.startTheirs(t); return d.dial(t) }},
 	} {
 		t.Run(who.name, func(t *testing.T) {
-			d := newDaemon(t)
-			who.start(d, t)
-			a := d.dial(t)
+			a := who.start(newDaemon(t), t)
 			for i, tt := range answers {
 				t.Run(tt.name, func(t *testing.T) {
 					ns := fmt.Sprintf("ns%d", i)

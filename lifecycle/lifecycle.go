@@ -32,6 +32,7 @@ import (
 	"google.golang.org/grpc/health"
 	healthapi "google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/gantryd/gantry/lifecycle/internal/direct"
 	"github.com/gantryd/gantry/lifecycle/internal/exchange"
 	meta "github.com/gantryd/gantry/lifecycle/internal/metadata"
 	"github.com/gantryd/gantry/lifecycle/internal/shims"
@@ -56,7 +57,7 @@ type Config struct {
 	// they are to be restarted; 0 is 10 s, as containerd has it.
 	RestartInterval time.Duration
 	Debug           bool // shims are told to log what they do
-	Log                *slog.Logger
+	Log             *slog.Logger
 }
 
 // Lifecycle serves the containerd API.
@@ -69,6 +70,7 @@ type Lifecycle struct {
 	mounts       *mounts
 	streams      *streams
 	snapshotters map[string]snapshot.Snapshotter // by name
+	direct       *direct.Conn
 }
 
 // The directories below root, with containerd's names.
@@ -111,6 +113,8 @@ func New(ctx context.Context, cfg Config) (_ *Lifecycle, err error) {
 	if err != nil {
 		return nil, errors.Join(err, l.closeStores())
 	}
+	l.direct = direct.New(unaryErrors, streamErrors)
+	l.register(l.direct)
 	if err := l.shims.Restore(); err != nil {
 		return nil, errors.Join(fmt.Errorf("restore tasks: %w", err), l.Close())
 	}
@@ -197,8 +201,12 @@ func (l *Lifecycle) restarts() *restarts {
 	return &restarts{db: l.db, tasks: &tasks{db: l.db, shims: l.shims}, every: every, log: l.cfg.Log}
 }
 
-// register plugs every service into the gRPC server.
-func (l *Lifecycle) register(g *grpc.Server) {
+// Conn is a connection for a client in this process: the services that Serve serves
+// on the socket, with nothing marshalled (docs/decision/0007). It ends with Close.
+func (l *Lifecycle) Conn() grpc.ClientConnInterface { return l.direct }
+
+// register plugs every service in.
+func (l *Lifecycle) register(g grpc.ServiceRegistrar) {
 	containersapi.RegisterContainersServer(g, &containers{db: l.db, shims: l.shims})
 	tasksapi.RegisterTasksServer(g, &tasks{db: l.db, shims: l.shims})
 	contentapi.RegisterContentServer(g, &contents{db: l.db})
@@ -220,6 +228,7 @@ func (l *Lifecycle) register(g *grpc.Server) {
 
 // Close lets go of the stores and of the connections to shims. Containers run on.
 func (l *Lifecycle) Close() error {
+	l.direct.Close()
 	l.shims.Close()
 	return l.closeStores()
 }

@@ -18,7 +18,7 @@ func TestTemporaryMountsComeAndGo(t *testing.T) {
 	d := newDaemon(t)
 	stop := d.startOurs(t)
 	a, ctx := d.dial(t), in("ns")
-	mounts := mountsapi.NewMountsClient(a.ClientConn)
+	mounts := mountsapi.NewMountsClient(a)
 	one, two := filepath.Join(d.dir, "one"), filepath.Join(d.dir, "two")
 	for _, dir := range []string{one, two} {
 		if err := os.MkdirAll(filepath.Join(dir, filepath.Base(dir)), 0o755); err != nil {

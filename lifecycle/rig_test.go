@@ -124,6 +124,21 @@ func (d daemon) startConfigured(t testing.TB, cfg lifecycle.Config) (stop func()
 	return stop
 }
 
+// within starts a lifecycle in this process without a socket for clients.
+func (d daemon) within(t testing.TB) *api {
+	t.Helper()
+	l, err := lifecycle.New(context.Background(), d.config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return on(l.Conn())
+}
+
 // startTheirs starts Debian's containerd.
 func (d daemon) startTheirs(t testing.TB) (stop func()) {
 	t.Helper()
@@ -197,7 +212,7 @@ func eventually(t testing.TB, what string, check func() error) {
 
 // api is a client of a daemon with every service of the contract.
 type api struct {
-	*grpc.ClientConn
+	grpc.ClientConnInterface
 	containers    containersapi.ContainersClient
 	content       contentapi.ContentClient
 	diff          diffapi.DiffClient
@@ -223,6 +238,10 @@ func (d daemon) dial(t testing.TB) *api {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
+	return on(conn)
+}
+
+func on(conn grpc.ClientConnInterface) *api {
 	return &api{
 		conn, containersapi.NewContainersClient(conn), contentapi.NewContentClient(conn), diffapi.NewDiffClient(conn),
 		eventsapi.NewEventsClient(conn), imagesapi.NewImagesClient(conn), introspectionapi.NewIntrospectionClient(conn),

@@ -32,7 +32,7 @@ func newPods(t *testing.T) *pods {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build the shim: %v: %s", err, out)
 	}
-	return &pods{world: w, store: sandboxapi.NewStoreClient(w.ClientConn), controller: sandboxapi.NewControllerClient(w.ClientConn), shim: shim}
+	return &pods{world: w, store: sandboxapi.NewStoreClient(w), controller: sandboxapi.NewControllerClient(w), shim: shim}
 }
 
 // create records a sandbox and starts its shim.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
 
 	"github.com/gantryd/gantry/engine"
 	"github.com/gantryd/gantry/internal/version"
@@ -68,14 +69,17 @@ func run(ctx context.Context, cfg config) error {
 	// Lifecycle ends after engine, which has it take apart what has just ended.
 	below, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
+	var containerd grpc.ClientConnInterface // nil: engine dials the socket
 	if cfg.plays("lifecycle") {
-		if err := startLifecycle(below, roles, cfg, log); err != nil {
+		l, err := startLifecycle(below, roles, cfg, log)
+		if err != nil {
 			return err
 		}
+		containerd = l.Conn()
 	}
 	if !cfg.plays("engine") {
 		context.AfterFunc(ctx, end)
-	} else if err := startEngine(ctx, roles, cfg, shim, end, log); err != nil {
+	} else if err := startEngine(ctx, roles, cfg, containerd, shim, end, log); err != nil {
 		end()
 		return errors.Join(err, stopped(roles))
 	}
@@ -93,7 +97,7 @@ func stopped(roles *errgroup.Group) error {
 	return nil
 }
 
-func startLifecycle(ctx context.Context, roles *errgroup.Group, cfg config, log *slog.Logger) error {
+func startLifecycle(ctx context.Context, roles *errgroup.Group, cfg config, log *slog.Logger) (*lifecycle.Lifecycle, error) {
 	l, err := lifecycle.New(ctx, lifecycle.Config{
 		Root:               cfg.ContainerdRoot,
 		State:              cfg.ContainerdState,
@@ -105,23 +109,23 @@ func startLifecycle(ctx context.Context, roles *errgroup.Group, cfg config, log 
 		Log:                log.With("role", "lifecycle"),
 	})
 	if err != nil {
-		return fmt.Errorf("start lifecycle: %w", err)
+		return nil, fmt.Errorf("start lifecycle: %w", err)
 	}
 	api, err := listen(cfg.ContainerdAddress, 0o660)
 	if err != nil {
-		return errors.Join(err, l.Close())
+		return nil, errors.Join(err, l.Close())
 	}
 	shims, err := listen(cfg.ContainerdAddress+".ttrpc", 0o660)
 	if err != nil {
-		return errors.Join(err, api.Close(), l.Close())
+		return nil, errors.Join(err, api.Close(), l.Close())
 	}
 	roles.Go(func() error {
 		return errors.Join(l.Serve(ctx, api, shims), l.Close())
 	})
-	return nil
+	return l, nil
 }
 
-func startEngine(ctx context.Context, roles *errgroup.Group, cfg config, shim string, ended func(), log *slog.Logger) error {
+func startEngine(ctx context.Context, roles *errgroup.Group, cfg config, containerd grpc.ClientConnInterface, shim string, ended func(), log *slog.Logger) error {
 	l, err := listen(cfg.engineAddress(), 0o660)
 	if err != nil {
 		return err
@@ -130,6 +134,7 @@ func startEngine(ctx context.Context, roles *errgroup.Group, cfg config, shim st
 		Root:               cfg.Root,
 		State:              cfg.State,
 		ContainerdAddress:  cfg.ContainerdAddress,
+		Containerd:         containerd,
 		Namespace:          "moby",
 		Snapshotter:        "overlayfs",
 		Runtime:            cfg.DefaultRuntime,
