@@ -139,6 +139,8 @@ func (c *command) delete(force bool) error {
 	return c.run("delete", []string{c.ID}, ends{}, nil)
 }
 
+func (c *command) rest() {}
+
 func (c *command) spans() []journey.Span { return nil }
 
 // run runs one command of the runtime and waits for it. What the runtime logs is

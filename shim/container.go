@@ -82,7 +82,7 @@ func (s *Shim) create(r *taskapi.CreateRequest, trip *trip) (c *container, err e
 	done()
 
 	done = trip.step("open streams", r.Stdout)
-	st, err := open(c.init.uris, owner{s.cfg.Namespace, r.ID})
+	st, err := open(c.init.uris, owner{s.cfg.Namespace, r.ID, s.reaper})
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +98,10 @@ func (s *Shim) create(r *taskapi.CreateRequest, trip *trip) (c *container, err e
 	if err := savePid(r.Bundle, c.init.pid); err != nil {
 		slog.Error("pid is not saved", "id", c.id, "err", err)
 	}
-	c.ownPids = firstInNamespace(c.init.pid)
+	ours := false
+	if c.ownPids, ours = placeOf(c.init.pid); ours || rec.Binary != "" {
+		s.reaper.listen()
+	}
 	if c.cgroups, err = metrics.Of(c.init.pid); err != nil {
 		slog.Warn("cgroups are not known", "id", c.id, "err", err)
 		err = nil
@@ -118,19 +121,20 @@ func (c *container) created(r *taskapi.CreateRequest) *taskapi.TaskCreate {
 	}
 }
 
-// firstInNamespace says whether pid is 1 in its pid namespace (proc(5), NSpid).
-func firstInNamespace(pid int) bool {
+// placeOf says whether pid is 1 in its pid namespace, or is in ours (proc(5), NSpid).
+// Of one that has ended nothing is known, so that its orphans may be ours.
+func placeOf(pid int) (first, ours bool) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return false
+		return false, true
 	}
 	for line := range strings.Lines(string(data)) {
 		if ids, ok := strings.CutPrefix(line, "NSpid:"); ok {
 			f := strings.Fields(ids)
-			return len(f) > 1 && f[len(f)-1] == "1"
+			return len(f) > 1 && f[len(f)-1] == "1", len(f) <= 1
 		}
 	}
-	return false
+	return false, true
 }
 
 // spawn has the runtime make the process and begins to watch and copy.
@@ -184,7 +188,7 @@ func (s *Shim) recordOf(r *taskapi.CreateRequest) (record, error) {
 }
 
 func saveRecord(file string, r record) error {
-	data, err := json.Marshal(r)
+	data, err := specjson.Marshal(r)
 	if err != nil {
 		return err
 	}
@@ -198,7 +202,7 @@ func loadRecord(bundle string) (record, error) {
 	if err != nil {
 		return r, err
 	}
-	if err := json.Unmarshal(data, &r); err != nil {
+	if err := specjson.Unmarshal(data, &r); err != nil {
 		return r, fmt.Errorf("read %s: %w", recordFile, err)
 	}
 	return r, nil
@@ -278,7 +282,7 @@ func (p *process) startExec() (err error) {
 		return err
 	}
 	c := p.container
-	st, err := open(p.uris, owner{c.shim.cfg.Namespace, c.id})
+	st, err := open(p.uris, owner{c.shim.cfg.Namespace, c.id, c.shim.reaper})
 	if err != nil {
 		return err
 	}

@@ -50,13 +50,19 @@ func (s *streams) openForeign(u uris, o owner) error {
 		return err
 	}
 	defer ready.Close()
-	_, err = os.StartProcess(l.Path, loggerArgs(l), &os.ProcAttr{
+	o.reaper.hold()
+	defer o.reaper.release()
+	p, err := os.StartProcess(l.Path, loggerArgs(l), &os.ProcAttr{
 		Env:   append(environ(), "CONTAINER_ID="+o.id, "CONTAINER_NAMESPACE="+o.namespace),
 		Files: []*os.File{nil, nil, nil, s.ours[0], s.ours[1], theirs},
 		Sys:   nil,
 	})
 	theirs.Close()
 	if err != nil {
+		return fmt.Errorf("start logger: %w", err)
+	}
+	o.reaper.watch(p.Pid, func(exit) {})
+	if err := p.Release(); err != nil {
 		return fmt.Errorf("start logger: %w", err)
 	}
 	ready.SetReadDeadline(time.Now().Add(loggerTimeout))

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -513,8 +514,14 @@ func TestStdinMayBeClosedBeforeTheStart(t *testing.T) {
 }
 
 // quietGoroutines are ours in a shim with one container and one client: main,
-// the reaper, accept, the client's connection, the watch for OOM.
-const quietGoroutines = 5
+// which accepts, the client's connection, the watches for the end and for OOM. That
+// another runtime leaves orphans to it, the shim hears in one more.
+func quietGoroutines(runtime string) int {
+	if runtime == "" {
+		return 4
+	}
+	return 5
+}
 
 // ourGoroutines are those paragraphs of a dump that have a function of ours in them.
 func ourGoroutines(dump string) (ours []string) {
@@ -558,8 +565,8 @@ func TestExecsLeaveNoDescriptorAndNoGoroutine(t *testing.T) {
 		time.Sleep(50 * time.Millisecond) // who wrote the last answer has ended
 		unix.Kill(shim, unix.SIGQUIT)     // has a Go program say what its goroutines do, and end
 		gone(t, shim)
-		if ours := ourGoroutines(log()); len(ours) != quietGoroutines {
-			t.Errorf("%d goroutines, want %d:\n%.10000s", len(ours), quietGoroutines, strings.Join(ours, "\n\n"))
+		if ours := ourGoroutines(log()); len(ours) != quietGoroutines(runtime) {
+			t.Errorf("%d goroutines, want %d:\n%.10000s", len(ours), quietGoroutines(runtime), strings.Join(ours, "\n\n"))
 		}
 		c.command("delete").output()
 		c.wantNothingLeft()
@@ -626,7 +633,7 @@ func (t *task) wantCode(want codes.Code, err error) {
 // eventually waits for what must come soon.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for range 500 {
+	for range 3000 {
 		if ok() {
 			return
 		}
@@ -648,4 +655,77 @@ func descriptors(t *testing.T, pid int) (all []string) {
 		}
 	}
 	return all
+}
+
+// children are the processes that pid has to wait for, zombies too.
+func children(t *testing.T, pid int) []int {
+	t.Helper()
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []int
+	for _, list := range lists {
+		data, err := os.ReadFile(list)
+		if err != nil {
+			continue // the thread has ended
+		}
+		for _, f := range strings.Fields(string(data)) {
+			n, err := strconv.Atoi(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
+func TestOrphansOfAContainerAmongTheHostsProcessesAreReaped(t *testing.T) {
+	onEach(t, func(t *testing.T, runtime string) {
+		d := newDaemon(t)
+		s := spec("sleep", "1000")
+		s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.PIDNamespace })
+		c := d.newTask("one", s)
+		pid := c.create(runtime, uris{})
+		c.run("")
+		c.exec("parent", uris{}, "sh", "-c", "sleep 1 &")
+		c.run("parent")
+		c.wait("parent")
+		c.delete("parent")
+		shim := c.shimPid()
+		eventually(t, "the shim has no child but the container", func() bool { return slices.Equal(children(t, shim), []int{int(pid)}) })
+		c.kill("", uint32(unix.SIGKILL))
+		c.wait("")
+		c.delete("")
+	})
+}
+
+func TestAContainerIsKnownAgainAfterTheShimHasForgottenIt(t *testing.T) {
+	d := newDaemon(t)
+	c := d.newTask("one", spec("sleep", "1000"))
+	c.create("", uris{})
+	c.run("")
+	shim := c.shimPid()
+	eventually(t, "the shim lets go of the container, and keeps one pidfd to learn of its end", func() bool {
+		n := 0
+		for _, d := range descriptors(t, shim) {
+			if strings.Contains(d, "pidfd") {
+				n++
+			}
+		}
+		return n == 1
+	})
+	c.exec("late", uris{}, "sh", "-c", "exit 3")
+	c.run("late")
+	if got := c.wait("late"); got != 3 {
+		t.Errorf("exit status of the exec is %d, want 3", got)
+	}
+	c.delete("late")
+	c.kill("", uint32(unix.SIGKILL))
+	if got := c.wait(""); got != 137 {
+		t.Errorf("exit status is %d, want 137", got)
+	}
+	c.delete("")
+	c.wantNothingLeft()
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"syscall"
 
 	"github.com/containerd/errdefs"
@@ -22,7 +23,46 @@ type linked struct {
 	record
 	bundle    string
 	reaper    *reaper
-	container *ociruntime.Container
+
+	mu        sync.Mutex
+	container *ociruntime.Container // nil while it is at rest
+	users     int                   // of container
+}
+
+// use calls f with the container, which is read anew after a rest.
+func (l *linked) use(f func(*ociruntime.Container) error) error {
+	l.mu.Lock()
+	if l.container == nil {
+		c, err := ociruntime.Load(l.Root, l.ID)
+		if err != nil {
+			l.mu.Unlock()
+			return err
+		}
+		l.container = c
+	}
+	c := l.container
+	l.users++
+	l.mu.Unlock()
+	defer func() {
+		l.mu.Lock()
+		l.users--
+		l.mu.Unlock()
+	}()
+	return f(c)
+}
+
+// rest lets go of what is known of the container, its specification for the
+// most: while it runs, nobody asks.
+func (l *linked) rest() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.users > 0 || l.container == nil {
+		return
+	}
+	if err := l.container.Close(); err != nil {
+		slog.Warn("container is not closed", "id", l.ID, "err", err)
+	}
+	l.container = nil
 }
 
 func (l *linked) create(e ends) (*started, error) {
@@ -54,15 +94,19 @@ func (l *linked) create(e ends) (*started, error) {
 func (l *linked) start() error {
 	l.reaper.hold()
 	defer l.reaper.release()
-	return l.container.Start(context.Background())
+	return l.use(func(c *ociruntime.Container) error { return c.Start(context.Background()) })
 }
 
 func (l *linked) exec(p *specs.Process, e ends) (*started, error) {
-	proc, err := l.container.Exec(context.Background(), p, ociruntime.ExecOptions{
-		Stdin:  e.in,
-		Stdout: e.out,
-		Stderr: e.err,
-		Log:    slog.Default(),
+	var proc *ociruntime.Process
+	err := l.use(func(c *ociruntime.Container) (err error) {
+		proc, err = c.Exec(context.Background(), p, ociruntime.ExecOptions{
+			Stdin:  e.in,
+			Stdout: e.out,
+			Stderr: e.err,
+			Log:    slog.Default(),
+		})
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -84,20 +128,28 @@ func handedOver(pid int, console *os.File) (*started, error) {
 	return s, err
 }
 
-func (l *linked) kill(sig int, all bool) error { return l.container.Kill(syscall.Signal(sig), all) }
+func (l *linked) kill(sig int, all bool) error {
+	return l.use(func(c *ociruntime.Container) error { return c.Kill(syscall.Signal(sig), all) })
+}
 
-func (l *linked) pids() ([]int, error) { return l.container.Pids() }
+func (l *linked) pids() (pids []int, err error) {
+	err = l.use(func(c *ociruntime.Container) error {
+		pids, err = c.Pids()
+		return err
+	})
+	return pids, err
+}
 
-func (l *linked) pause() error { return l.container.Pause() }
+func (l *linked) pause() error { return l.use((*ociruntime.Container).Pause) }
 
-func (l *linked) resume() error { return l.container.Resume() }
+func (l *linked) resume() error { return l.use((*ociruntime.Container).Resume) }
 
 func (l *linked) update(resources []byte) error {
 	var r specs.LinuxResources
 	if err := specjson.Unmarshal(resources, &r); err != nil {
 		return fmt.Errorf("parse resources: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
-	return l.container.Update(&r)
+	return l.use(func(c *ociruntime.Container) error { return c.Update(&r) })
 }
 
 // delete works without create too, after the shim that did it has been killed.
@@ -105,20 +157,17 @@ func (l *linked) update(resources []byte) error {
 func (l *linked) delete(force bool) error {
 	l.reaper.hold()
 	defer l.reaper.release()
-	c := l.container
-	if c == nil {
-		var err error
-		if c, err = ociruntime.Load(l.Root, l.ID); err != nil {
+	return l.use(func(c *ociruntime.Container) error {
+		if err := c.Delete(context.Background(), force); err != nil {
 			return err
 		}
-	}
-	if err := c.Delete(context.Background(), force); err != nil {
-		return err
-	}
-	return c.Close()
+		return c.Close()
+	})
 }
 
 func (l *linked) spans() []journey.Span {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.container == nil {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -9,10 +10,17 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/shim/internal/stream"
 )
 
 // reaper waits for every child of this process: containers, execs, and, because
 // the shim is their subreaper, whatever they orphan.
+//
+// A child that is watched tells its end by its pidfd, in Go's poller. Of orphans
+// only SIGCHLD tells, for which the Go runtime keeps three threads; so it is asked
+// for only where a container has its processes among ours. One that came without
+// (a hook that left something behind) is reaped with the next child.
 //
 // Children that somebody else waits for (a runtime's command line, its hooks)
 // must not lose their status to us. Who makes such children holds the reaper
@@ -21,7 +29,7 @@ type reaper struct {
 	mu      sync.Mutex
 	watched map[int]func(exit)
 	held    int
-	signals chan os.Signal
+	signals chan os.Signal // nil until listen
 }
 
 // exit is how a process ended: its status, 128 and the signal's number if it was
@@ -36,10 +44,20 @@ func newReaper() (*reaper, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, os.NewSyscallError("become subreaper", err)
 	}
-	r := &reaper{watched: map[int]func(exit){}, signals: make(chan os.Signal, 1)}
-	signal.Notify(r.signals, unix.SIGCHLD)
-	go r.run()
-	return r, nil
+	return &reaper{watched: map[int]func(exit){}}, nil
+}
+
+// listen has the kernel tell of every child that ends, from now on and, of those
+// before, now.
+func (r *reaper) listen() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.signals == nil {
+		r.signals = make(chan os.Signal, 1)
+		signal.Notify(r.signals, unix.SIGCHLD)
+		go r.run()
+	}
+	r.sweep()
 }
 
 // run ends with the process.
@@ -70,8 +88,26 @@ func (r *reaper) release() {
 // held while pid is made and watched, so that its exit cannot be missed.
 func (r *reaper) watch(pid int, f func(exit)) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.watched[pid] = f
+	r.mu.Unlock()
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		r.listen() // before Linux 5.3, or no descriptor is left
+		return
+	}
+	go r.await(stream.Pollable(fd, "pidfd")) // ends with pid
+}
+
+// await waits until the process of pidfd has ended.
+func (r *reaper) await(pidfd *os.File) {
+	err := stream.AwaitReadable(pidfd)
+	if err = errors.Join(err, pidfd.Close()); err != nil {
+		r.listen()
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sweep()
 }
 
 // sweep waits for all that has ended. The caller holds r.mu.

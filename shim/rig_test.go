@@ -113,7 +113,7 @@ func (d *daemon) topics() []string {
 func (d *daemon) wantTopics(want ...string) {
 	d.t.Helper()
 	got := ""
-	for range 300 {
+	for range 3000 {
 		if got = strings.Join(d.topics(), " "); got == strings.Join(want, " ") {
 			return
 		}
@@ -285,7 +285,7 @@ func (t *task) cleanUp() {
 // gone waits until pid has ended.
 func gone(t testing.TB, pid int) {
 	t.Helper()
-	for range 500 {
+	for range 3000 {
 		if syscall.Kill(pid, 0) != nil {
 			return
 		}

@@ -27,6 +27,8 @@ type runtime interface {
 	update(resources []byte) error
 	// delete removes what the runtime keeps of a container; with force it kills first.
 	delete(force bool) error
+	// rest lets go of memory that is not needed while the container just runs.
+	rest()
 	// spans are the runtime's own steps so far, for the journey.
 	spans() []journey.Span
 }

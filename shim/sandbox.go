@@ -46,18 +46,28 @@ type sandbox struct {
 	ended   chan struct{} // closed when it was stopped, or its process ended
 }
 
-func (s *Shim) sandboxMethods() map[string]method {
-	return map[string]method{
-		"CreateSandbox":   with(s.createSandbox),
-		"StartSandbox":    with(s.startSandbox),
-		"Platform":        with(s.platform),
-		"StopSandbox":     with(s.stopSandbox),
-		"WaitSandbox":     with(s.waitSandbox),
-		"SandboxStatus":   with(s.sandboxStatus),
-		"PingSandbox":     with(s.pingSandbox),
-		"ShutdownSandbox": with(s.shutdownSandbox),
-		"SandboxMetrics":  with(s.sandboxMetrics),
+func (s *Shim) handleSandbox(ctx context.Context, c *ttrpc.Call) (wire.Message, error) {
+	switch c.Method {
+	case "CreateSandbox":
+		return with(ctx, c, s.createSandbox)
+	case "StartSandbox":
+		return with(ctx, c, s.startSandbox)
+	case "Platform":
+		return with(ctx, c, s.platform)
+	case "StopSandbox":
+		return with(ctx, c, s.stopSandbox)
+	case "WaitSandbox":
+		return with(ctx, c, s.waitSandbox)
+	case "SandboxStatus":
+		return with(ctx, c, s.sandboxStatus)
+	case "PingSandbox":
+		return with(ctx, c, s.pingSandbox)
+	case "ShutdownSandbox":
+		return with(ctx, c, s.shutdownSandbox)
+	case "SandboxMetrics":
+		return with(ctx, c, s.sandboxMetrics)
 	}
+	return nil, noMethod(c)
 }
 
 // pod finds the sandbox; a shim has one at most.

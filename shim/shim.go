@@ -34,18 +34,15 @@ type Config struct {
 
 // Shim serves the Task API for its containers.
 type Shim struct {
-	cfg      Config
-	reaper   *reaper
-	events   *publisher
-	server   *ttrpc.Server
-	services map[string]map[string]method
+	cfg    Config
+	reaper *reaper
+	events *publisher
+	server *ttrpc.Server
 
 	mu         sync.Mutex
 	containers map[string]*container // nil while one is being created
 	settled    *sync.Cond            // on mu: a creation ended
 	sandbox    *sandbox              // nil where the shim was not made one
-	quit       chan struct{}         // closed by Shutdown
-	quitting   sync.Once
 	delivered  sync.WaitGroup // attach clients that still get output
 	execs      atomic.Int64   // started so far
 }
@@ -56,7 +53,7 @@ func New(cfg Config) (*Shim, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Shim{cfg: cfg, reaper: r, containers: map[string]*container{}, quit: make(chan struct{})}
+	s := &Shim{cfg: cfg, reaper: r, containers: map[string]*container{}}
 	s.events = &publisher{
 		namespace: cfg.Namespace,
 		address:   cfg.TTRPCAddress,
@@ -65,8 +62,6 @@ func New(cfg Config) (*Shim, error) {
 		reaper:    r,
 	}
 	s.settled = sync.NewCond(&s.mu)
-	tasks := s.methods()
-	s.services = map[string]map[string]method{taskV2: tasks, taskV3: tasks, sandboxV1: s.sandboxMethods()}
 	s.server = ttrpc.NewServer(cfg.Socket, s.handle)
 	return s, nil
 }
@@ -81,12 +76,8 @@ const (
 
 // Run serves until Shutdown is called without a container.
 func (s *Shim) Run() error {
-	failed := make(chan error, 1)
-	go func() { failed <- s.server.Serve() }()
-	select {
-	case err := <-failed:
+	if err := s.server.Serve(); err != nil {
 		return err
-	case <-s.quit:
 	}
 	s.server.Close(answerGrace)
 	if s.cfg.SocketPath != "" {
@@ -169,12 +160,28 @@ func (s *Shim) awaitCreation(id string) {
 	}
 }
 
+// all are the containers that are made.
+func (s *Shim) all() []*container {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]*container, 0, len(s.containers))
+	for _, c := range s.containers {
+		if c != nil {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
 // trim gives back to the kernel what a creation needed and waiting does not. Each
 // collection has the Go runtime keep a list for every size of object that is in
 // use, which is a good part of what a quiet shim has; so there is none before
 // this one, and after it not the one of every two minutes, but only when memory
 // has grown by headroom.
-func trim() {
+func (s *Shim) trim() {
+	for _, c := range s.all() {
+		c.runtime.rest()
+	}
 	debug.SetGCPercent(100) // a collection without a goal would count on a big heap: huge pages
 	debug.SetMemoryLimit(math.MaxInt64)
 	debug.FreeOSMemory()

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -37,7 +36,7 @@ type streams struct {
 	stdin *os.File // the writer that holds stdin open until CloseIO; may be nil
 
 	outputs []*output
-	copies  sync.WaitGroup
+	copies  atomic.Int32  // that have not ended
 	ended   chan struct{} // nil until connected; closed when every copy has ended
 
 	console *os.File
@@ -70,8 +69,11 @@ type uris struct {
 	terminal              bool
 }
 
-// owner is what a logger program is told about the container.
-type owner struct{ namespace, id string }
+// owner is what a logger program is told about the container, and who reaps it.
+type owner struct {
+	namespace, id string
+	reaper        *reaper
+}
 
 // open makes the streams for u, or leaves nothing behind. A terminal's are
 // opened once the runtime has made it.
@@ -273,26 +275,31 @@ func (s *streams) connect(console *os.File, u uris) error {
 			return err
 		}
 	}
+	s.ended = make(chan struct{})
+	s.copies.Store(int32(len(s.outputs)))
 	for i, o := range s.outputs {
 		if o.sink == nil {
 			o.sink, o.end = s.fanOut(byte(i) + api.Stdout)
 		}
-		s.copies.Go(func() {
-			if err := stream.Copy(o, o.src); err != nil {
-				slog.Error("output ends early", "err", err)
-			}
-			o.end()
-			if o.src != s.console {
-				o.src.Close()
-			}
-		})
+		go s.copy(o) // ends with the stream, or when close closes it
 	}
-	s.ended = make(chan struct{})
-	go func() {
-		s.copies.Wait()
+	if len(s.outputs) == 0 {
 		close(s.ended)
-	}()
+	}
 	return nil
+}
+
+func (s *streams) copy(o *output) {
+	if err := stream.Copy(o, o.src); err != nil {
+		slog.Error("output ends early", "err", err)
+	}
+	o.end()
+	if o.src != s.console {
+		o.src.Close()
+	}
+	if s.copies.Add(-1) == 0 {
+		close(s.ended)
+	}
 }
 
 // connectConsole joins the terminal to the files or the logger.

@@ -20,61 +20,78 @@ const (
 	taskV3 = "containerd.task.v3.Task"
 )
 
-// method answers one method of a service.
-type method func(ctx context.Context, c *ttrpc.Call) (wire.Message, error)
-
-// methods is the Task service.
-func (s *Shim) methods() map[string]method {
-	return map[string]method{
-		"State":      with(s.state),
-		"Create":     s.createTask,
-		"Start":      with(s.startProcess),
-		"Delete":     with(s.deleteProcess),
-		"Pids":       with(s.pids),
-		"Pause":      with(s.pause),
-		"Resume":     with(s.resume),
-		"Checkpoint": with(s.checkpoint),
-		"Kill":       with(s.kill),
-		"Exec":       with(s.exec),
-		"ResizePty":  with(s.resizePty),
-		"CloseIO":    with(s.closeIO),
-		"Update":     with(s.update),
-		"Wait":       with(s.wait),
-		"Stats":      with(s.stats),
-		"Connect":    with(s.connect),
-		"Shutdown":   with(s.shutdown),
-	}
-}
-
-// with decodes the request of a method.
-func with[T any, P interface {
-	*T
-	wire.Message
-}](f func(context.Context, P) (wire.Message, error)) method {
-	return func(ctx context.Context, c *ttrpc.Call) (wire.Message, error) {
-		var r T
-		if err := unmarshal(c.Payload, P(&r)); err != nil {
-			return nil, err
-		}
-		return f(ctx, &r)
-	}
-}
-
 // handle answers one call.
-func (s *Shim) handle(ctx context.Context, c *ttrpc.Call) (wire.Message, error) {
-	service, ok := s.services[c.Service]
-	if !ok {
-		return nil, status(fmt.Errorf("service %s: %w", c.Service, errdefs.ErrNotImplemented))
+func (s *Shim) handle(ctx context.Context, c *ttrpc.Call) (resp wire.Message, err error) {
+	switch c.Service {
+	case taskV2, taskV3:
+		resp, err = s.handleTask(ctx, c)
+	case sandboxV1:
+		resp, err = s.handleSandbox(ctx, c)
+	default:
+		err = fmt.Errorf("service %s: %w", c.Service, errdefs.ErrNotImplemented)
 	}
-	m, ok := service[c.Method]
-	if !ok {
-		return nil, status(fmt.Errorf("method %s/%s: %w", c.Service, c.Method, errdefs.ErrNotImplemented))
-	}
-	resp, err := m(ctx, c)
 	return resp, status(err)
 }
 
-func (s *Shim) createTask(_ context.Context, call *ttrpc.Call) (wire.Message, error) {
+// handleTask is the Task service. A table of its methods would be on the heap of
+// every shim; this is in the program.
+func (s *Shim) handleTask(ctx context.Context, c *ttrpc.Call) (wire.Message, error) {
+	switch c.Method {
+	case "State":
+		return with(ctx, c, s.state)
+	case "Create":
+		return s.createTask(c)
+	case "Start":
+		return with(ctx, c, s.startProcess)
+	case "Delete":
+		return with(ctx, c, s.deleteProcess)
+	case "Pids":
+		return with(ctx, c, s.pids)
+	case "Pause":
+		return with(ctx, c, s.pause)
+	case "Resume":
+		return with(ctx, c, s.resume)
+	case "Checkpoint":
+		return with(ctx, c, s.checkpoint)
+	case "Kill":
+		return with(ctx, c, s.kill)
+	case "Exec":
+		return with(ctx, c, s.exec)
+	case "ResizePty":
+		return with(ctx, c, s.resizePty)
+	case "CloseIO":
+		return with(ctx, c, s.closeIO)
+	case "Update":
+		return with(ctx, c, s.update)
+	case "Wait":
+		return with(ctx, c, s.wait)
+	case "Stats":
+		return with(ctx, c, s.stats)
+	case "Connect":
+		return with(ctx, c, s.connect)
+	case "Shutdown":
+		return with(ctx, c, s.shutdown)
+	}
+	return nil, noMethod(c)
+}
+
+func noMethod(c *ttrpc.Call) error {
+	return fmt.Errorf("method %s/%s: %w", c.Service, c.Method, errdefs.ErrNotImplemented)
+}
+
+// with decodes the request of a call and has f answer it.
+func with[T any, P interface {
+	*T
+	wire.Message
+}](ctx context.Context, c *ttrpc.Call, f func(context.Context, P) (wire.Message, error)) (wire.Message, error) {
+	var r T
+	if err := unmarshal(c.Payload, P(&r)); err != nil {
+		return nil, err
+	}
+	return f(ctx, &r)
+}
+
+func (s *Shim) createTask(call *ttrpc.Call) (wire.Message, error) {
 	var r taskapi.CreateRequest
 	if err := unmarshal(call.Payload, &r); err != nil {
 		return nil, err
@@ -114,14 +131,14 @@ func (s *Shim) startProcess(_ context.Context, r *taskapi.ProcessRequest) (wire.
 	}
 	if r.ExecID != "" {
 		if err = p.startExec(); s.execs.Add(1)%trimExecs == 0 {
-			time.AfterFunc(trimAfter, trim) // what is in use may have grown
+			time.AfterFunc(trimAfter, s.trim) // what is in use may have grown
 		}
 	} else {
 		done := p.container.journey.step("Task.Start", r.ID)
 		err = p.container.start()
 		done()
 		p.container.saveJourney()
-		time.AfterFunc(trimAfter, trim)
+		time.AfterFunc(trimAfter, s.trim)
 	}
 	if err != nil {
 		return nil, err
@@ -315,7 +332,7 @@ func (s *Shim) shutdown(_ context.Context, _ *taskapi.ShutdownRequest) (wire.Mes
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.containers) == 0 && s.sandbox == nil {
-		s.quitting.Do(func() { close(s.quit) })
+		s.server.Stop()
 	}
 	return nil, nil
 }

@@ -39,8 +39,10 @@ func (e *encoder) value(v reflect.Value) bool {
 		e.out = append(e.out, b...)
 		return true
 	}
-	if t := reflect.PointerTo(v.Type()); t.Implements(marshaler) || t.Implements(textMarshaler) {
-		return false // what encoding/json does depends on whether it can be addressed
+	if mayHaveMethods(v.Type()) {
+		if t := reflect.PointerTo(v.Type()); t.Implements(marshaler) || t.Implements(textMarshaler) {
+			return false // what encoding/json does depends on whether it can be addressed
+		}
 	}
 	switch v.Kind() {
 	case reflect.Pointer:

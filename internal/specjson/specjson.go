@@ -36,7 +36,7 @@ var unmarshaler = reflect.TypeFor[json.Unmarshaler]()
 
 // value decodes the next value into v; false says that it cannot.
 func (d *decoder) value(v reflect.Value) bool {
-	if reflect.PointerTo(v.Type()).Implements(unmarshaler) {
+	if mayHaveMethods(v.Type()) && reflect.PointerTo(v.Type()).Implements(unmarshaler) {
 		return v.Addr().Interface().(json.Unmarshaler).UnmarshalJSON(d.skip()) == nil
 	}
 	if d.peek() == 'n' {
@@ -61,6 +61,11 @@ func (d *decoder) value(v reflect.Value) bool {
 	}
 	return d.scalar(v)
 }
+
+// mayHaveMethods spares types without a name, and those of the language, the
+// pointer type that package reflect would make of each, and keep. A struct without
+// a name has the methods of what it embeds.
+func mayHaveMethods(t reflect.Type) bool { return t.PkgPath() != "" || t.Kind() == reflect.Struct }
 
 // field decodes the next value into the field of v that key names.
 func (d *decoder) field(v reflect.Value, key string) bool {
@@ -156,11 +161,12 @@ func (d *decoder) array(v reflect.Value) bool {
 		if d.data[d.at] == ',' {
 			d.at++
 		}
-		e := reflect.New(v.Type().Elem()).Elem()
-		if !d.value(e) {
+		n := v.Len()
+		v.Grow(1)
+		v.SetLen(n + 1)
+		if !d.value(v.Index(n)) {
 			return false
 		}
-		v.Set(reflect.Append(v, e))
 	}
 	d.at++
 	return true

@@ -73,8 +73,14 @@ type copier struct {
 	fed  bool // a writer was there once
 }
 
-// ready reads what is there; it says whether the stream has ended.
+// ready reads what is there; it says whether the stream has ended. A fifo that no
+// writer has opened yet reads as one that has ended does, but poll(2) tells the two
+// apart (fs/pipe.c: POLLHUP needs a writer that came and went).
 func (c *copier) ready(fd uintptr) bool {
+	if !c.fed && !readable(fd) {
+		c.sink.Drained()
+		return false
+	}
 	p := small.Get().(*[]byte)
 	defer func() { put(p) }()
 	for {
@@ -86,7 +92,7 @@ func (c *copier) ready(fd uintptr) bool {
 			c.sink.Drained()
 			return false
 		case err == unix.EIO || n == 0:
-			return !neverFed(fd, c.fed)
+			return true
 		case err != nil:
 			c.err = fmt.Errorf("read: %w", err)
 			return true
@@ -101,16 +107,24 @@ func (c *copier) ready(fd uintptr) bool {
 	}
 }
 
-// neverFed says that f is a fifo that no writer has opened yet: read(2) then
-// gives 0 as at the end, but poll(2) tells the two apart (fs/pipe.c: POLLHUP
-// needs a writer that came and went).
-func neverFed(fd uintptr, fed bool) bool {
-	if fed {
-		return false
-	}
+// readable says whether a read would not wait: there is something, or the end.
+func readable(fd uintptr) bool {
 	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	n, err := unix.Poll(p, 0)
-	return err == nil && n == 0
+	for {
+		n, err := unix.Poll(p, 0)
+		if err != unix.EINTR {
+			return err != nil || n > 0
+		}
+	}
+}
+
+// AwaitReadable waits until f, which must be pollable, can be read or has ended.
+func AwaitReadable(f *os.File) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Read(readable)
 }
 
 // Pump copies src to dst, waiting for dst, until either ends; the first error is

@@ -46,7 +46,7 @@ func NewServer(listener *os.File, h Handler) *Server {
 	return &Server{listener: listener, handle: h, conns: map[*conn]struct{}{}}
 }
 
-// Serve accepts until Close. A peer of another user is turned away.
+// Serve accepts until Stop. A peer of another user is turned away.
 func (s *Server) Serve() error {
 	for {
 		f, err := stream.Accept(s.listener)
@@ -67,6 +67,9 @@ func (s *Server) Serve() error {
 		go s.serve(c)
 	}
 }
+
+// Stop ends Serve. Connections go on.
+func (s *Server) Stop() { s.listener.Close() }
 
 // Close stops accepting, waits until calls that are being answered have their
 // answer on the wire, but not longer than grace, and closes every connection.
