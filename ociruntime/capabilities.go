@@ -2,6 +2,7 @@ package ociruntime
 
 import (
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 
@@ -32,31 +33,45 @@ type capSets struct {
 	bounding, effective, permitted, inheritable, ambient uint64
 }
 
-// capabilitySets reads process.capabilities; without it there are none.
-func capabilitySets(l *specs.LinuxCapabilities) (s capSets, err error) {
+// capabilitySets reads process.capabilities, but for names that are unknown;
+// without it there are none.
+func capabilitySets(l *specs.LinuxCapabilities) (s capSets, unknown []string) {
 	if l == nil {
 		return s, nil
 	}
 	for _, set := range []struct {
-		name  string
 		names []string
 		bits  *uint64
 	}{
-		{"bounding", l.Bounding, &s.bounding},
-		{"effective", l.Effective, &s.effective},
-		{"permitted", l.Permitted, &s.permitted},
-		{"inheritable", l.Inheritable, &s.inheritable},
-		{"ambient", l.Ambient, &s.ambient},
+		{l.Bounding, &s.bounding},
+		{l.Effective, &s.effective},
+		{l.Permitted, &s.permitted},
+		{l.Inheritable, &s.inheritable},
+		{l.Ambient, &s.ambient},
 	} {
 		for _, name := range set.names {
-			n := slices.Index(capNames, strings.ToUpper(name))
-			if n < 0 {
-				return s, fmt.Errorf("process.capabilities.%s: %q is no capability", set.name, name)
+			if n := slices.Index(capNames, strings.ToUpper(name)); n >= 0 {
+				*set.bits |= 1 << n
+			} else if !slices.Contains(unknown, name) {
+				unknown = append(unknown, name)
 			}
-			*set.bits |= 1 << n
 		}
 	}
-	return s, nil
+	return s, unknown
+}
+
+// warnOfCapabilities tells of what is asked for and left out: a container may
+// not fail for it (runtime-spec, config.md, "Linux Process").
+func warnOfCapabilities(l *specs.LinuxCapabilities, log *slog.Logger) {
+	sets, unknown := capabilitySets(l)
+	if len(unknown) > 0 {
+		log.Warn("process.capabilities: ignored, no capability of this name is known: " + strings.Join(unknown, ", "))
+	}
+	for n, name := range capNames {
+		if lacks := sets.ambient &^ (sets.permitted & sets.inheritable); lacks&(1<<n) != 0 {
+			log.Warn("process.capabilities.ambient: can't raise ambient capability " + name + ": it must be permitted and inheritable too")
+		}
+	}
 }
 
 // clamp takes away what cannot be given. A bounding set of the host without

@@ -83,7 +83,11 @@ func newContainer(o *CreateOptions) (*Container, error) {
 			return nil, err
 		}
 	}
-	return c, validate(c.spec)
+	if err := validate(c.spec); err != nil {
+		return nil, err
+	}
+	warnOfCapabilities(c.spec.Process.Capabilities, c.log)
+	return c, nil
 }
 
 // look looks at the machine and the bundle.

@@ -19,7 +19,11 @@ import (
 // Exec runs one more process inside the container and returns when its program
 // has been executed.
 func (c *Container) Exec(ctx context.Context, p *specs.Process, o ExecOptions) (_ *Process, err error) {
-	if _, err := c.must("exec in", Created, Running); err != nil {
+	able := []Status{Created, Running}
+	if o.IgnorePaused {
+		able = append(able, Paused)
+	}
+	if _, err := c.must("exec in", able...); err != nil {
 		return nil, err
 	}
 	if err := validateProcess(p); err != nil {
@@ -28,6 +32,7 @@ func (c *Container) Exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 	if o.Log == nil {
 		o.Log = silent
 	}
+	warnOfCapabilities(p.Capabilities, o.Log)
 	var tr *trace
 	if o.Trace {
 		tr = &trace{}

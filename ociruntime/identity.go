@@ -183,10 +183,7 @@ func (c *compiler) enter(again bool) {
 // the permitted set until execve where seccomp is still to be loaded with it;
 // execve takes it: the bounding set does not have it.
 func (c *compiler) user() error {
-	sets, err := capabilitySets(c.process.Capabilities)
-	if err != nil {
-		return err
-	}
+	sets, _ := capabilitySets(c.process.Capabilities)
 	sets.clamp(c.Bounding)
 	c.stage("drop capabilities", "")
 	for n := range c.LastCap + 1 {

@@ -50,7 +50,11 @@ func cgroupMounts(l *cgroup.Layout, group *cgroup.Group) []CgroupMount {
 
 // makeGroup makes the cgroups and sets the limits, or leaves nothing behind.
 func (c *Container) makeGroup() (undo func() error, err error) {
-	if c.scope.Unit != "" {
+	if c.scope.Unit == "" {
+		if err := c.group.Vacant(); err != nil {
+			return nil, err
+		}
+	} else {
 		if c.seat, err = c.startScope(c.scope); err != nil {
 			return nil, err
 		}

@@ -46,6 +46,7 @@ type ExecOptions struct {
 	Stdin, Stdout, Stderr *os.File   // as in CreateOptions
 	ExtraFiles            []*os.File // as in CreateOptions
 	Cgroup                string     // group below the container's, "" is the container's own
+	IgnorePaused          bool       // in a paused container wait for its resume
 	Trace                 bool
 	Log                   *slog.Logger
 	Reap                  func(pid int) (syscall.WaitStatus, error)

@@ -93,7 +93,6 @@ var broken = []brokenBundle{
 		elf[machine] = s390
 		write(t, filepath.Join(dir, "rootfs/alien"), string(elf), 0o755)
 	}, "/alien|exec format error|S390"},
-	{"an unknown capability", func(s *specs.Spec) { s.Process.Capabilities.Effective = []string{"CAP_FLY"} }, nil, "process.capabilities.effective|CAP_FLY"},
 	{"an unknown rlimit", func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_X"}} }, nil, "process.rlimits[0]|RLIMIT_X"},
 	{"an rlimit with soft above hard", func(s *specs.Spec) {
 		s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 5, Hard: 4}}

@@ -96,7 +96,7 @@ func (x execution) run(s *session, id string, args []string) (int, error) {
 	}
 	signals := catchSignals()
 	proc, err := c.Exec(context.Background(), p, ociruntime.ExecOptions{
-		Stdin: s.stdin, Stdout: s.stdout, Stderr: s.stderr, ExtraFiles: extra, Cgroup: *x.cgroup, Log: s.log,
+		Stdin: s.stdin, Stdout: s.stdout, Stderr: s.stderr, ExtraFiles: extra, Cgroup: *x.cgroup, IgnorePaused: *x.ignorePaused, Log: s.log,
 	})
 	if err != nil {
 		return 0, err
@@ -191,8 +191,8 @@ func override(field *string, flag string) {
 	}
 }
 
-// addCapabilities adds to all sets but the inheritable and ambient ones: a user
-// who is not root does not get them by execve.
+// addCapabilities adds to all sets but the inheritable one, and to the ambient one
+// where something is inheritable at all.
 func addCapabilities(p *specs.Process, caps []string) {
 	if len(caps) == 0 {
 		return
@@ -200,7 +200,11 @@ func addCapabilities(p *specs.Process, caps []string) {
 	if p.Capabilities == nil {
 		p.Capabilities = &specs.LinuxCapabilities{}
 	}
-	for _, set := range []*[]string{&p.Capabilities.Bounding, &p.Capabilities.Effective, &p.Capabilities.Permitted} {
+	sets := []*[]string{&p.Capabilities.Bounding, &p.Capabilities.Effective, &p.Capabilities.Permitted}
+	if len(p.Capabilities.Inheritable) > 0 {
+		sets = append(sets, &p.Capabilities.Ambient)
+	}
+	for _, set := range sets {
 		*set = slices.Concat(*set, caps)
 	}
 }

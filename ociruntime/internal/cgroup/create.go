@@ -12,9 +12,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Vacant fails where the group is there and holds processes, which would be
+// taken for the container's, or is frozen: the container's first process would
+// stop on its way in, and whoever waits for it.
+func (g *Group) Vacant() error {
+	if len(g.Dirs) == 0 {
+		return nil
+	}
+	pids, err := g.Pids()
+	switch {
+	case err != nil:
+		return err
+	case len(pids) > 0:
+		return fmt.Errorf("container's cgroup is not empty: %d processes are in %s", len(pids), g.Dirs[0].Path)
+	case g.Frozen():
+		return fmt.Errorf("container's cgroup unexpectedly frozen: thaw or remove %s first", g.Dirs[0].Path)
+	}
+	return nil
+}
+
 // Create makes the group's directories, and what is missing above them, or
-// leaves nothing behind. A directory that exists is an error only where it
-// holds processes.
+// leaves nothing behind.
 func (g *Group) Create() (made []string, err error) {
 	defer func() {
 		if err != nil {

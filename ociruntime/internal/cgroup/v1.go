@@ -50,17 +50,19 @@ func settingsV1(r *specs.LinuxResources) ([]setting, error) {
 		l.add("rdma", "rdma", "rdma.max", rdma(dev, v))
 	}
 	if len(r.Unified) > 0 {
-		return nil, errors.New("linux.resources.unified needs cgroup v2, this machine has v1")
+		return nil, errors.New("invalid configuration: linux.resources.unified needs cgroup v2, this machine has v1")
 	}
 	devices, err := devicesV1(r.Devices)
 	return append(l, devices...), err
 }
 
+// pidsMax is pids.limit. 0 is a limit as well (runtime-spec, config-linux,
+// "PIDs"), below the one process that there is: systemd knows none below 1.
 func pidsMax(n int64) string {
-	if n <= 0 {
+	if n < 0 {
 		return "max"
 	}
-	return i(n)
+	return i(max(n, 1))
 }
 
 func rdma(dev string, v specs.LinuxRdma) string {

@@ -57,10 +57,10 @@ func Limits(r *specs.LinuxResources, v2 bool) ([]Property, error) {
 		}
 	}
 	if p := r.Pids; p != nil && p.Limit != nil {
-		if *p.Limit <= 0 {
+		if *p.Limit < 0 {
 			l.add("TasksMax", uint64(math.MaxUint64))
 		} else {
-			l.add("TasksMax", uint64(*p.Limit))
+			l.add("TasksMax", uint64(max(*p.Limit, 1)))
 		}
 	}
 	if b := r.BlockIO; b != nil && b.Weight != nil && *b.Weight != 0 {

@@ -1,0 +1,95 @@
+package command
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// groupDir is where the group of a spec is, for a controller of v1 or in v2.
+func groupDir(s *specs.Spec, controller string) string {
+	if unix.Access("/sys/fs/cgroup/cgroup.controllers", unix.F_OK) == nil {
+		controller = ""
+	}
+	return filepath.Join("/sys/fs/cgroup", controller, s.Linux.CgroupsPath)
+}
+
+// Two containers in one group would be killed, frozen and counted as one.
+func TestAGroupWithProcessesIsRefused(t *testing.T) {
+	r := newTool(t)
+	dir := sleeper(t, nil)
+	r.detached(t, dir, "x")
+	for _, verb := range []string{"create", "run"} {
+		if res := r.run(t, verb, "-b", dir, "y"); res.code != 1 || !strings.Contains(res.err, "container's cgroup is not empty") {
+			t.Errorf("%s: %+v", verb, res)
+		}
+	}
+	if st := r.state(t, "x"); st.Status != "running" {
+		t.Errorf("the container whose group it is: %+v", st)
+	}
+}
+
+// The first process would stop on its way into the group, for ever.
+func TestAFrozenGroupIsRefused(t *testing.T) {
+	r := newTool(t)
+	var spec *specs.Spec
+	dir := bundle(t, func(s *specs.Spec) { s.Process.Args, spec = []string{"true"}, s })
+	group := groupDir(spec, "freezer")
+	if err := os.MkdirAll(group, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(group)
+	file, value := "freezer.state", "FROZEN"
+	if _, err := os.Stat(filepath.Join(group, file)); err != nil {
+		file, value = "cgroup.freeze", "1"
+	}
+	if err := os.WriteFile(filepath.Join(group, file), []byte(value), 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, verb := range []string{"create", "run"} {
+		if res := r.run(t, verb, "-b", dir, "x"); res.code != 1 || !strings.Contains(res.err, "container's cgroup unexpectedly frozen") {
+			t.Errorf("%s: %+v", verb, res)
+		}
+	}
+	if _, err := os.Stat(group); err != nil {
+		t.Error("the group is not the runtime's to remove:", err)
+	}
+}
+
+func TestExecWaitsForResumeOnDemand(t *testing.T) {
+	r := newTool(t)
+	r.detached(t, sleeper(t, nil), "x")
+	r.must(t, "pause", "x")
+	cmd := r.command("exec", "--ignore-paused", "x", "echo", "ran")
+	out := startWithOutput(t, cmd)
+	time.Sleep(50 * time.Millisecond)
+	if got := out.String(); got != "" {
+		t.Errorf("paused it says %q", got)
+	}
+	r.must(t, "resume", "x")
+	if err := cmd.Wait(); err != nil || out.String() != "ran\n" {
+		t.Errorf("%q, %v", out, err)
+	}
+}
+
+// 0 is a limit of its own, and none is -1 (runtime-spec, config-linux, "PIDs").
+func TestLimitsOfProcesses(t *testing.T) {
+	r := newTool(t)
+	for limit, want := range map[int64]string{-1: "max", 0: "1", 7: "7"} {
+		id := fmt.Sprintf("limit%d", limit)
+		var spec *specs.Spec
+		r.detached(t, sleeper(t, func(s *specs.Spec) {
+			spec = s
+			s.Linux.Resources.Pids = &specs.LinuxPids{Limit: &limit}
+		}), id)
+		if got := strings.TrimSpace(read(t, filepath.Join(groupDir(spec, "pids"), "pids.max"))); got != want {
+			t.Errorf("%d: pids.max is %s, want %s", limit, got, want)
+		}
+	}
+}
