@@ -7,8 +7,9 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/gantryd/gantry/store/layer/internal/inflate"
 )
 
 // windowLimit is how many bytes of memory a zstd frame may ask for.
@@ -34,11 +35,11 @@ func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
 	}
 	switch {
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
-		z, err := gzip.NewReader(br)
+		z, err := inflate.NewReader(br)
 		if err != nil {
 			return nil, Gzip, fmt.Errorf("read gzip: %w", err)
 		}
-		return z, Gzip, nil
+		return io.NopCloser(z), Gzip, nil
 	case isZstd(head):
 		z, err := zstd.NewReader(br, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(windowLimit))
 		if err != nil {
