@@ -24,10 +24,16 @@ func BenchmarkAgainstTheStockStack(b *testing.B) {
 		{"exec of `true`", (*world).exec},
 		{"The runtime alone: run", (*world).runtimeRun},
 		{"The runtime alone: create, start, kill, delete", (*world).runtimeLife},
+		{"The runtime alone: peak memory", (*world).runtimeMemory},
+		{"The runtime alone: containers in a row", (*world).inARow},
 		{"The command line alone: version", (*world).version},
 		{"Lifecycle under the same ctr: run", (*world).lifecycleRun},
 		{"Pull and unpack an image of 300 MB from a registry on loopback", (*world).pull},
+		{"Ten thousand blobs", (*world).tenThousand},
 		{"A crowd of containers, 8 started at a time", (*world).crowd},
+		{"A crowd of containers, all started at once", (*world).rush},
+		{"A container that prints without end", (*world).logs},
+		{"A daemon killed and started again, with many containers", (*world).restart},
 	} {
 		if *only == "" || strings.Contains(c.title, *only) {
 			fmt.Fprintf(os.Stderr, "%3.0f s: %s\n", time.Since(start).Seconds(), c.title)
@@ -95,21 +101,26 @@ func (w *world) exec(r *report, tb testing.TB, title string) {
 	w.ctr.do(tb, "run", "-d", ctrImage, "idle", "sleep", "10000")
 	for _, c := range []tool{w.runtime, w.runc, w.crun} {
 		c.do(tb, "run", "--detach", "--bundle", w.sleeper, "idle"+c.base())
+		c.do(tb, "run", "--detach", "--bundle", w.plainSleeper, "plain"+c.base())
 	}
 	name := names()
 	bare := func(c tool) contender { return c.as(c.base()+" exec", "exec", "idle"+c.base(), "true") }
+	plain := func(c tool) contender { return c.as(c.base()+" exec", "exec", "plain"+c.base(), "true") }
 	samples := interleave(tb, *runs,
 		w.gantry.as("gantry exec", "exec", "idle", "true"),
 		w.docker.as("docker exec", "exec", "idle", "true"),
 		w.podman.as("podman exec", "exec", "idle", "true"),
 		contender{name: "ctr tasks exec", run: func() error { return w.ctr.try("tasks", "exec", "--exec-id", name(), "idle", "true") }},
 		bare(w.runtime), bare(w.runc), bare(w.crun),
+		plain(w.runtime), plain(w.runc), plain(w.crun),
 	)
-	r.chapter(tb, title, samples, bound{"docker exec", false, 0.25, 0.12}, bound{"crun exec", false, 1.0, 0.6})
-	r.chapter(tb, title+", the runtime alone (of the same interleaved run)", samples[4:])
+	r.chapter(tb, title, samples[:7], bound{"docker exec", false, 0.25, 0.12}, bound{"crun exec", false, 1.0, 0.6})
+	r.chapter(tb, title+", the runtime alone, docker's seccomp profile (of the same interleaved run)", samples[4:7])
+	r.chapter(tb, title+", the runtime alone, no seccomp (of the same interleaved run)", samples[7:])
 
 	for _, c := range []tool{w.runtime, w.runc, w.crun} {
 		c.do(tb, "delete", "--force", "idle"+c.base())
+		c.do(tb, "delete", "--force", "plain"+c.base())
 	}
 	w.ctr.do(tb, "tasks", "rm", "-f", "idle")
 	w.ctr.do(tb, "containers", "rm", "idle")
@@ -129,9 +140,9 @@ func (w *world) runtimeRun(r *report, tb testing.TB, title string) {
 }
 
 func (w *world) runtimeLife(r *report, tb testing.TB, title string) {
-	life := func(c tool) contender { // of a program that stays: another might be gone before the kill
+	life := func(c tool, bundle string) contender { // of a program that stays: another might be gone before the kill
 		return contender{name: c.base() + " create, start, kill, delete", run: func() error {
-			for _, step := range [][]string{{"create", "--bundle", w.sleeper, "bench"}, {"start", "bench"}, {"kill", "bench", "KILL"}, {"delete", "--force", "bench"}} {
+			for _, step := range [][]string{{"create", "--bundle", bundle, "bench"}, {"start", "bench"}, {"kill", "bench", "KILL"}, {"delete", "--force", "bench"}} {
 				if err := c.try(step...); err != nil {
 					return err
 				}
@@ -139,8 +150,9 @@ func (w *world) runtimeLife(r *report, tb testing.TB, title string) {
 			return nil
 		}}
 	}
-	r.chapter(tb, title, interleave(tb, *runs, life(w.runtime), life(w.runc), life(w.crun)),
+	r.chapter(tb, title+", docker's seccomp profile", interleave(tb, *runs, life(w.runtime, w.sleeper), life(w.runc, w.sleeper), life(w.crun, w.sleeper)),
 		bound{"crun create, start, kill, delete", false, 0.45, 0.30}, bound{"runc create, start, kill, delete", false, 0.35, 0.20})
+	r.chapter(tb, title+", no seccomp", interleave(tb, *runs, life(w.runtime, w.plainSleeper), life(w.runc, w.plainSleeper), life(w.crun, w.plainSleeper)))
 }
 
 func (w *world) version(r *report, tb testing.TB, title string) {

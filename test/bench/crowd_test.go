@@ -2,6 +2,7 @@ package bench
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 )
@@ -82,6 +83,37 @@ func (w *world) crowd(r *report, tb testing.TB, title string) {
 	r.absolute("PSS of each shim", "MB", ours.pss/1024, 1.5, 1.0)
 }
 
+// rush starts a crowd with as many command lines at once as containers. Memory is
+// not read, so nobody waits for it to settle.
+func (w *world) rush(r *report, tb testing.TB, title string) {
+	names := make([]string, *many)
+	for i := range names {
+		names[i] = fmt.Sprintf("r%d", i)
+	}
+	crowd := func(name string, start tool, rest []string, remove ...tool) contender {
+		return contender{name, func() error {
+			return atATime(len(names), len(names), func(i int) error { return start.with(names[i]).try(rest...) })
+		}, func() {
+			for _, step := range remove {
+				step.do(tb, names...)
+			}
+		}}
+	}
+	sleep := []string{"sleep", "100000"}
+	ctr := func(name string, c tool, flags ...string) contender {
+		return crowd(name, c.with("run", "-d").with(flags...).with(ctrImage), sleep, c.with("tasks", "rm", "-f"), c.with("containers", "rm"))
+	}
+	ours := []string{"--runtime", "io.containerd.gantry.v2"}
+	samples := inTurn(tb, *crowds,
+		crowd("gantry, bridge", w.gantry.with("run", "-d", "--name"), append([]string{busybox}, sleep...), w.gantry.with("rm", "-f")),
+		ctr("Debian's ctr on lifecycle", w.ctrOurs, ours...), ctr("Debian's ctr on Debian's containerd", w.ctr),
+		ctr("current ctr on lifecycle", w.newCtrOurs, ours...), ctr("current ctr on current containerd", w.newCtr),
+	)
+	r.chapter(tb, title, samples)
+	r.chapter(tb, title+", Debian's ctr (of the same run)", samples[1:3])
+	r.chapter(tb, title+", current ctr (of the same run)", samples[3:])
+}
+
 // once starts the crowd, looks, and ends it.
 func (c *crowd) once(tb testing.TB) figures {
 	tb.Helper()
@@ -91,7 +123,7 @@ func (c *crowd) once(tb testing.TB) figures {
 	}
 	free, before := memAvailable(tb), charged(tb)
 	cpu, start := usedCPU(tb), time.Now()
-	if err := eightAtATime(len(names), func(i int) error { return c.start(names[i]) }); err != nil {
+	if err := atATime(8, len(names), func(i int) error { return c.start(names[i]) }); err != nil {
 		tb.Fatalf("%s is broken here: %v", c.name, err)
 	}
 	took := time.Since(start)
@@ -103,12 +135,17 @@ func (c *crowd) once(tb testing.TB) figures {
 		taken: (free - memAvailable(tb)) / float64(*many), charged: (charged(tb) - before) / float64(*many),
 		pss: c.pss(tb), daemon: resident(tb, c.daemon...),
 	}
-	const lot = 25
-	if err := eightAtATime((len(names)+lot-1)/lot, func(i int) error { return c.remove(names[i*lot : min((i+1)*lot, len(names))]) }); err != nil {
+	if err := inLots(names, c.remove); err != nil {
 		tb.Fatalf("%s is broken here: %v", c.name, err)
 	}
 	time.Sleep(settle) // the kernel takes network namespaces down
 	return f
+}
+
+// inLots removes containers, 25 with one command.
+func inLots(names []string, remove func([]string) error) error {
+	lots := slices.Collect(slices.Chunk(names, 25))
+	return atATime(8, len(lots), func(i int) error { return remove(lots[i]) })
 }
 
 // pss is the median of the shims; there must be one for each container.

@@ -39,17 +39,23 @@ func median(v []float64) float64 {
 // warm up.
 func interleave(tb testing.TB, n int, cs ...contender) []sample {
 	tb.Helper()
+	inTurn(tb, 1, cs...)
+	return inTurn(tb, n, cs...)
+}
+
+// inTurn is interleave without the run to warm up, for what takes long or cannot
+// be repeated.
+func inTurn(tb testing.TB, n int, cs ...contender) []sample {
+	tb.Helper()
 	out := make([]sample, len(cs))
-	for i := range n + 1 {
+	for range n {
 		for j, c := range cs {
 			wall, cpu := once(tb, c)
 			if c.undo != nil {
 				c.undo()
 			}
 			out[j].name = c.name
-			if i > 0 {
-				out[j].wall, out[j].cpu = append(out[j].wall, wall), append(out[j].cpu, cpu)
-			}
+			out[j].wall, out[j].cpu = append(out[j].wall, wall), append(out[j].cpu, cpu)
 		}
 	}
 	return out

@@ -89,12 +89,12 @@ func (c tool) as(name string, args ...string) contender {
 	return contender{name: name, run: func() error { return c.try(args...) }}
 }
 
-// eightAtATime does something n times; the first error ends it.
-func eightAtATime(n int, do func(int) error) error {
+// atATime does something n times, so many at a time; the first error ends it.
+func atATime(many, n int, do func(int) error) error {
 	var next, bad atomic.Int64
 	var first error
 	var wg sync.WaitGroup
-	for range 8 {
+	for range many {
 		wg.Go(func() {
 			for i := next.Add(1) - 1; i < int64(n) && bad.Load() == 0; i = next.Add(1) - 1 {
 				if err := do(int(i)); err != nil && bad.Add(1) == 1 {

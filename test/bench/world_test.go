@@ -36,7 +36,8 @@ type world struct {
 	ctr, ctrOurs              tool // Debian's ctr on Debian's containerd, and on our lifecycle
 	newCtr, newCtrOurs        tool // the current one
 	runtime, runc, crun       tool
-	bundle, plain, sleeper    string // of the container that docker starts: with its seccomp profile, without, and one that stays
+	bundle, plain             string // of the container that docker starts: with its seccomp profile, and without
+	sleeper, plainSleeper     string // the same of one that stays
 	ourDaemons, dockerDaemons []int
 }
 
@@ -240,6 +241,8 @@ func (w *world) bundles(tb testing.TB, dir string) {
 	spec.Linux.Seccomp, spec.Linux.CgroupsPath = seccomp, "" // each sleeper has a group of its own
 	spec.Process.Args = []string{"sleep", "10000"}
 	w.sleeper = writeBundle(tb, filepath.Join(dir, "sleeper"), spec)
+	spec.Linux.Seccomp = nil
+	w.plainSleeper = writeBundle(tb, filepath.Join(dir, "plainsleeper"), spec)
 }
 
 func writeBundle(tb testing.TB, dir string, spec specs.Spec) string {
