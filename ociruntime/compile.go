@@ -40,6 +40,7 @@ type Facts struct {
 	NoNewKeyring bool
 	Rootless     bool // the parent is an ordinary user, and may not copy mounts
 	HelpersMap   bool // newuidmap and newgidmap map the new user namespace
+	Restricted   bool // the parent is in a user namespace, or an ordinary user, and may make no devices
 }
 
 // CgroupMount is one hierarchy, as a mount of type cgroup shows it.

@@ -105,7 +105,7 @@ func (c *Container) look(o CreateOptions) (Facts, error) {
 	}
 	facts.ID, facts.NoPivot, facts.NoNewKeyring, facts.ExtraFiles = o.ID, o.NoPivot, o.NoNewKeyring, len(o.ExtraFiles)
 	facts.CgroupJoin, facts.CgroupMounts = c.group.JoinFiles(), cgroupMounts(layout, c.group)
-	facts.Rootless, facts.HelpersMap = os.Geteuid() != 0, needsHelpers(c.spec.Linux)
+	facts.Rootless, facts.HelpersMap, facts.Restricted = os.Geteuid() != 0, needsHelpers(c.spec.Linux), Restricted()
 	c.rec = &record{
 		State: State{
 			Version: c.spec.Version, ID: o.ID, Bundle: o.Bundle, Rootfs: facts.Rootfs,

@@ -126,7 +126,7 @@ func specNode(d specs.LinuxDevice) (node, error) {
 // host's.
 func (c *compiler) makeNode(dev Arg, n node) {
 	c.stage("make device", n.path)
-	if c.has(specs.UserNamespace) && n.kind != unix.S_IFIFO {
+	if (c.Restricted || c.has(specs.UserNamespace)) && n.kind != unix.S_IFIFO {
 		tree := c.file(File{
 			Name: "device", Call: "open_tree", Path: n.path, Flags: treeFlags,
 			Attrs: []treeAttr{{attr: unix.MountAttr{Propagation: unix.MS_PRIVATE}}},

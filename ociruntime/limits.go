@@ -13,6 +13,9 @@ import (
 // groupOf names the cgroup of a new container: linux.cgroupsPath, and without
 // one the container's id at the root of each hierarchy.
 func (c *Container) groupOf(l *cgroup.Layout, o CreateOptions) (g *cgroup.Group, err error) {
+	if o.NoCgroup {
+		return &cgroup.Group{}, nil
+	}
 	if o.SystemdCgroup {
 		if c.scope, err = scopeName(c.spec, o.ID); err != nil {
 			return nil, err

@@ -27,6 +27,7 @@ type CreateOptions struct {
 	ExtraFiles []*os.File
 
 	SystemdCgroup bool // cgroupsPath is slice:prefix:name
+	NoCgroup      bool // the container stays in the caller's cgroups
 	Rootless      bool // without a cgroupsPath, do without the cgroups that may not be made
 	NoPivot       bool // chroot in place of pivot_root, where the rootfs is a ramdisk
 	NoNewKeyring  bool // keep the caller's session keyring

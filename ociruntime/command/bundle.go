@@ -61,7 +61,7 @@ func (l launch) create(s *session, id string, detached bool) (_ *ociruntime.Cont
 	c, err := ociruntime.Create(context.Background(), ociruntime.CreateOptions{
 		ID: id, Bundle: bundle, Root: s.root, Spec: spec,
 		Stdin: s.stdin, Stdout: s.stdout, Stderr: s.stderr, ExtraFiles: extra,
-		SystemdCgroup: s.systemdCgroup, Rootless: s.rootless, NoPivot: *l.noPivot, NoNewKeyring: *l.noNewKeyring,
+		SystemdCgroup: s.systemdCgroup, NoCgroup: s.noCgroup, Rootless: s.rootless, NoPivot: *l.noPivot, NoNewKeyring: *l.noNewKeyring,
 		Log: s.log,
 	})
 	if err != nil {

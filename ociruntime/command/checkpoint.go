@@ -89,7 +89,7 @@ func (l launch) restore(s *session, id string, cp ociruntime.CheckpointOptions) 
 	c, err := ociruntime.Restore(context.Background(), ociruntime.CreateOptions{
 		ID: id, Bundle: *l.bundle, Root: s.root, Spec: spec,
 		Stdin: s.stdin, Stdout: s.stdout, Stderr: s.stderr,
-		SystemdCgroup: s.systemdCgroup, Rootless: s.rootless, NoPivot: *l.noPivot, Log: s.log,
+		SystemdCgroup: s.systemdCgroup, NoCgroup: s.noCgroup, Rootless: s.rootless, NoPivot: *l.noPivot, Log: s.log,
 	}, cp)
 	if err != nil {
 		return nil, err

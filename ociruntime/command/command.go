@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/gantryd/gantry/ociruntime"
 )
@@ -43,6 +44,7 @@ func commands() []command {
 type session struct {
 	root          string
 	systemdCgroup bool
+	noCgroup      bool
 	rootless      bool
 	criu          string
 	log           *slog.Logger
@@ -103,7 +105,7 @@ func (s *session) globals(f *flags) (open func() error) {
 	format := f.text("log-format", "FORMAT", "'text' or 'json'", "text")
 	level := f.text("log-level", "LEVEL", "'debug', 'info', 'warning' or 'error'", "warning")
 	systemd := f.flag("systemd-cgroup", "let systemd make the cgroups; cgroupsPath is slice:prefix:name")
-	manager := f.text("cgroup-manager", "NAME", "'cgroupfs' or 'systemd', as crun has it", "cgroupfs")
+	manager := f.text("cgroup-manager", "NAME", "'cgroupfs', 'systemd' or 'disabled', as crun has it", "cgroupfs")
 	rootless := f.text("rootless", "WHEN", "'true', 'false' or 'auto'", "auto")
 	criu := f.text("criu", "PATH", "the program that checkpoint and restore call", "criu")
 	return func() error {
@@ -115,11 +117,11 @@ func (s *session) globals(f *flags) (open func() error) {
 		default:
 			return fmt.Errorf("--rootless %q: true, false and auto are understood", *rootless)
 		}
-		if *manager != "cgroupfs" && *manager != "systemd" {
-			return fmt.Errorf("--cgroup-manager %q: cgroupfs and systemd are understood", *manager)
+		if !slices.Contains([]string{"cgroupfs", "systemd", "disabled"}, *manager) {
+			return fmt.Errorf("--cgroup-manager %q: cgroupfs, systemd and disabled are understood", *manager)
 		}
 		s.rootless = *rootless == "true" || *rootless == "1" || *rootless == "auto" && ociruntime.Restricted()
-		s.systemdCgroup = *systemd || *manager == "systemd"
+		s.systemdCgroup, s.noCgroup = *systemd || *manager == "systemd", *manager == "disabled"
 		s.criu, s.root = *criu, *root
 		if s.root == "" {
 			s.root = defaultRoot()
@@ -130,9 +132,10 @@ func (s *session) globals(f *flags) (open func() error) {
 	}
 }
 
-// defaultRoot is in the user's own runtime directory for all but root.
+// defaultRoot is in the user's own runtime directory for all but root. Podman of
+// an ordinary user calls as the root of a user namespace.
 func defaultRoot() string {
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && os.Geteuid() != 0 {
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && ociruntime.Restricted() {
 		return filepath.Join(dir, program)
 	}
 	return ociruntime.DefaultRoot

@@ -36,7 +36,7 @@ var planCommand = command{
 				}
 				p, err := ociruntime.Preview(ociruntime.CreateOptions{
 					ID: "ID", Bundle: dir, Root: s.root, Stdin: s.stdin, Stdout: s.stdout, Stderr: s.stderr,
-					SystemdCgroup: s.systemdCgroup, NoPivot: *noPivot, NoNewKeyring: *noNewKeyring,
+					SystemdCgroup: s.systemdCgroup, NoCgroup: s.noCgroup, NoPivot: *noPivot, NoNewKeyring: *noNewKeyring,
 				})
 				if err != nil {
 					return 1, err
