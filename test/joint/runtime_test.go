@@ -93,7 +93,7 @@ func TestPodmanWithOurRuntime(t *testing.T) {
 		}
 	})
 	t.Run("a terminal", func(t *testing.T) {
-		if out := terminalOf(t, u.cmd(t, box("--rm", "-it", "busybox", "sh", "-c", "tty; sleep 0.5; stty size")...), nil); !strings.Contains(out, "/dev/pts/0") || !strings.Contains(out, "33 101") {
+		if out := terminalOf(t, u.cmd(t, box("--rm", "-it", "busybox", "sh", "-c", "tty; until stty size | grep '33 101'; do sleep .1; done")...), nil); !strings.Contains(out, "/dev/pts/0") || !strings.Contains(out, "33 101") {
 			t.Errorf("terminal says %q", out)
 		}
 	})

@@ -107,7 +107,7 @@ var behaviours = []behaviour{
 		}
 	}},
 	{"run -it gives a terminal of the right size", details, func(t *testing.T, u user) {
-		out := terminal(t, u, runs(f("-it"), "sh", "-c", "tty; sleep 0.5; stty size"), nil)
+		out := terminal(t, u, runs(f("-it"), "sh", "-c", "tty; until stty size | grep '33 101'; do sleep .1; done"), nil)
 		if !strings.Contains(out, "/dev/pts/0") || !strings.Contains(out, "33 101") {
 			t.Errorf("terminal says %q", out)
 		}
@@ -574,7 +574,7 @@ func serves(t *testing.T, u user, url string) {
 }
 
 // terminal runs args on a pseudo terminal of 33 rows and 101 columns, types keys
-// after a moment, and returns what was shown.
+// when something has been shown, and returns all that was.
 func terminal(t *testing.T, u user, args []string, keys []byte) string {
 	t.Helper()
 	return terminalOf(t, u.cmd(t, args...), keys)
@@ -587,18 +587,15 @@ func terminalOf(t *testing.T, cmd *exec.Cmd, keys []byte) string {
 		t.Fatal(err)
 	}
 	defer tty.Close()
-	timer := time.AfterFunc(20*time.Second, func() {
-		t.Errorf("%s: still running after 20 seconds", cmd)
+	timer := time.AfterFunc(2*time.Minute, func() {
+		t.Errorf("%s: still running after two minutes", cmd)
 		cmd.Process.Kill()
 	})
 	defer timer.Stop()
-	if keys != nil {
-		go func() {
-			time.Sleep(2 * time.Second)
-			tty.Write(keys)
-		}()
-	}
-	out, _ := io.ReadAll(tty) // a terminal ends with EIO
+	first := make([]byte, 1<<10)
+	n, _ := tty.Read(first)
+	_, _ = tty.Write(keys)     // before, the terminal itself would take them
+	rest, _ := io.ReadAll(tty) // a terminal ends with EIO
 	cmd.Wait()
-	return string(out)
+	return string(first[:n]) + string(rest)
 }

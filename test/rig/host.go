@@ -53,7 +53,7 @@ func NewHost(t testing.TB) *Host {
 // host. Their daemons have ended; bridges and tables stay for the next one.
 func (h *Host) clean(t testing.TB) {
 	var left string
-	for range 50 {
+	for range 300 {
 		links := Must(t, h.Command("ip", "-o", "link", "show", "type", "veth"))
 		ports := ""
 		for table := range strings.Lines(Must(t, h.Command("nft", "list", "tables"))) {

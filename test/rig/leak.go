@@ -50,10 +50,10 @@ func survey() (state, error) {
 }
 
 // left says what is there now that was not there before. What ends by itself has
-// five seconds: a namespace is taken down by the kernel after its last process.
+// half a minute: a namespace is taken down by the kernel after its last process.
 func (s state) left() []string {
 	var left []string
-	for range 50 {
+	for range 300 {
 		now, err := survey()
 		if err != nil {
 			return []string{err.Error()}

@@ -120,7 +120,7 @@ type Result struct {
 	Code           int
 }
 
-// Run runs a command to its end, or fails the test after a minute.
+// Run runs a command to its end, or fails the test when that takes too long.
 func Run(t testing.TB, cmd *exec.Cmd) Result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
@@ -129,8 +129,8 @@ func Run(t testing.TB, cmd *exec.Cmd) Result {
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("%s: %v", cmd, err)
 	}
-	timer := time.AfterFunc(time.Minute, func() {
-		t.Errorf("%s: still running after a minute", cmd)
+	timer := time.AfterFunc(3*patience, func() {
+		t.Errorf("%s: still running after %v", cmd, 3*patience)
 		cmd.Process.Kill()
 	})
 	defer timer.Stop()
@@ -213,7 +213,7 @@ func (p *Process) Stop() {
 	p.Cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-p.done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		p.t.Errorf("%s: does not end on SIGTERM", p.Cmd)
 		p.Kill()
 	}
