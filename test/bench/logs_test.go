@@ -12,7 +12,7 @@ import (
 func (w *world) logs(r *report, tb testing.TB, title string) {
 	r.row("\n## %s\n\n%d MB of lines of 100 bytes into json-file logs that rotate at 50 MB. Memory is read every 20 ms.\n", title, *printed)
 	r.row("| | MB/s | CPU ms for each MB | its shim, first and most, RSS MB | the daemons, first and most, RSS MB |\n| --- | --: | --: | --: | --: |")
-	script := fmt.Sprintf("until [ -e /go ]; do usleep 20000; done; yes %0*d | head -c %dM; touch /done; sleep 10000", 99, 0, *printed)
+	script := fmt.Sprintf("until [ -e /go ]; do sleep .02; done; yes %0*d | head -c %dm && touch /done; sleep 10000", 99, 0, *printed)
 	for _, c := range []struct {
 		tool
 		shim    string
@@ -30,7 +30,7 @@ func (w *world) logs(r *report, tb testing.TB, title string) {
 		done := make(chan error, 1)
 		cpu, start := usedCPU(tb), time.Now()
 		go func() {
-			done <- c.try("exec", "loud", "sh", "-c", "touch /go; until [ -e /done ]; do usleep 20000; done")
+			done <- c.try("exec", "loud", "sh", "-c", "touch /go; until [ -e /done ]; do sleep .02; done")
 		}()
 		for ended := false; !ended; {
 			select {
