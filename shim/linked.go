@@ -21,8 +21,8 @@ import (
 // linked is our runtime, in this process.
 type linked struct {
 	record
-	bundle    string
-	reaper    *reaper
+	bundle string
+	reaper *reaper
 
 	mu        sync.Mutex
 	container *ociruntime.Container // nil while it is at rest

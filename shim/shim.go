@@ -43,8 +43,8 @@ type Shim struct {
 	containers map[string]*container // nil while one is being created
 	settled    *sync.Cond            // on mu: a creation ended
 	sandbox    *sandbox              // nil where the shim was not made one
-	delivered  sync.WaitGroup // attach clients that still get output
-	execs      atomic.Int64   // started so far
+	delivered  sync.WaitGroup        // attach clients that still get output
+	execs      atomic.Int64          // started so far
 }
 
 // New makes this process a shim: it becomes the reaper of all its descendants.

@@ -14,12 +14,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	api "github.com/gantryd/gantry/api/stdio"
 	"github.com/gantryd/gantry/internal/atomicfile"
 	"github.com/gantryd/gantry/internal/errs"
+	"github.com/gantryd/gantry/internal/slack"
 	"github.com/gantryd/gantry/shim/internal/taskapi"
 	"github.com/gantryd/gantry/shim/internal/wire"
 )
@@ -258,6 +260,9 @@ func serve(cfg Config) error {
 	if cfg.Debug {
 		slog.SetLogLoggerLevel(slog.LevelDebug)
 	}
+	if err := slack.Monitor(monitorSlack); err != nil {
+		slog.Debug("the runtime's monitor polls as it does", "err", err)
+	}
 	cfg.Socket = os.NewFile(socketFD, cfg.SocketPath)
 	s, err := New(cfg)
 	if err != nil {
@@ -265,6 +270,10 @@ func serve(cfg Config) error {
 	}
 	return s.Run()
 }
+
+// monitorSlack is as long as a call that blocks may hold up other work: nobody
+// waits for the shim but in calls that take longer.
+const monitorSlack = 4 * time.Millisecond
 
 // socketFD is the descriptor that start hands over.
 const socketFD = 3

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/gantryd/gantry/engine"
+	"github.com/gantryd/gantry/internal/slack"
 	"github.com/gantryd/gantry/internal/version"
 	"github.com/gantryd/gantry/lifecycle"
 )
@@ -32,6 +33,9 @@ func main() {
 		fmt.Printf("gantryd version %s, commit %s\n", version.Version, version.Commit)
 		return
 	}
+	if err := slack.Monitor(monitorSlack); err != nil {
+		fmt.Fprintf(os.Stderr, "gantryd: the runtime's monitor polls as it does: %v\n", err)
+	}
 	if err := keepDescriptors(); err != nil {
 		fmt.Fprintf(os.Stderr, "gantryd: %v\n", err)
 		os.Exit(1)
@@ -43,6 +47,9 @@ func main() {
 		os.Exit(1)
 	}
 }
+
+// monitorSlack is short beside what a client waits for.
+const monitorSlack = 2 * time.Millisecond
 
 // run plays the chosen roles until ctx ends. Containers run on when it returns.
 func run(ctx context.Context, cfg config) error {
