@@ -18,7 +18,7 @@ var (
 	crowds     = flag.Int("crowds", 3, "how often the crowd is started")
 	many       = flag.Int("many", 200, "how many containers a crowd has")
 	blobs      = flag.Int("blobs", 10000, "how many blobs are listed and collected")
-	printed    = flag.Int("printed", 1000, "how many megabytes a container prints")
+	printed    = flag.Int("printed", 500, "how many megabytes a container prints")
 	known      = flag.Int("known", 1000, "how many containers a daemon has that is started again")
 	short      = flag.Bool("short", false, "measure a few times only, to see that everything runs: the other flags then say nothing")
 )

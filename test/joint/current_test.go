@@ -16,17 +16,24 @@ import (
 func current(t testing.TB, names ...string) string {
 	t.Helper()
 	dir := rig.Dir(t)
-	args := []string{"build", "-o", dir + "/"}
+	var packages []string
 	for _, name := range names {
-		args = append(args, "github.com/containerd/containerd/v2/cmd/"+name)
+		packages = append(packages, "github.com/containerd/containerd/v2/cmd/"+name)
 	}
-	cmd := exec.Command("go", args...)
+	peer(t, dir+"/", packages...)
+	return dir
+}
+
+// peer builds packages, or one with flags before it, of the releases that
+// test/peers pins.
+func peer(t testing.TB, out string, args ...string) {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"build", "-o", out}, args...)...)
 	cmd.Dir = "../peers"
 	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build %v: %v\n%s", names, err, out)
+	if said, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build %v: %v\n%s", args, err, said)
 	}
-	return dir
 }
 
 // The current ctr moves images by the transfer and streaming services, and the
