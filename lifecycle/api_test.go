@@ -29,6 +29,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
@@ -333,6 +334,7 @@ var answers = []struct {
 		// containerd's client says where it is, though nothing follows.
 		wantCode(t, codes.OK, s.Send(&contentapi.WriteContentRequest{
 			Action: contentapi.WriteAction_COMMIT, Total: int64(len(data)), Offset: int64(len(data)), Expected: dgst.String(),
+			Labels: map[string]string{root: "x"},
 		}))
 		_, err = s.Recv()
 		wantCode(t, codes.OK, err)
@@ -359,6 +361,39 @@ var answers = []struct {
 		if all, err := a.blobs(ctx); err != nil || len(all) > 0 {
 			t.Errorf("blobs are %v, %v", all, err)
 		}
+	}},
+	{"a read ends with the blob, also where more was asked for", func(t *testing.T, a *api, ctx context.Context, ns string) {
+		dgst := ok(a.write(ctx, "r", []byte(ns+" is read"), map[string]string{root: "x"}))(t).String()
+		if got := a.read(t, ctx, dgst, int64(len(ns)), 1000); got != " is read" {
+			t.Errorf("read %q", got)
+		}
+	}},
+	{"a commit of another size fails, and can be tried again", func(t *testing.T, a *api, ctx context.Context, ns string) {
+		ask := func(r *contentapi.WriteContentRequest) error {
+			s := ok(a.content.Write(ctx))(t)
+			defer s.CloseSend()
+			r.Ref = "r"
+			if err := s.Send(r); err != nil && !errors.Is(err, io.EOF) { // else Recv has the reason
+				return err
+			}
+			_, err := s.Recv()
+			return err
+		}
+		data := []byte(ns + " has a size")
+		size := int64(len(data))
+		wantCode(t, codes.OK, ask(&contentapi.WriteContentRequest{Action: contentapi.WriteAction_WRITE, Data: data}))
+		commit := func(total int64) (err error) {
+			eventually(t, "the ingest is let go", func() error {
+				err = ask(&contentapi.WriteContentRequest{Action: contentapi.WriteAction_COMMIT, Offset: size, Total: total})
+				if status.Code(err) == codes.Unavailable {
+					return err
+				}
+				return nil
+			})
+			return err
+		}
+		wantCode(t, codes.FailedPrecondition, commit(size-1))
+		wantCode(t, codes.OK, commit(size))
 	}},
 	{"an ingest is aborted once", func(t *testing.T, a *api, ctx context.Context, _ string) {
 		s := ok(a.content.Write(ctx))(t)

@@ -112,12 +112,13 @@ func (c *contents) Read(r *api.ReadContentRequest, srv api.Content_ReadServer) e
 	}
 	defer ra.Close()
 	offset := max(r.Offset, 0)
-	size := r.Size
-	if size <= 0 {
-		size = ra.Size() - offset
+	rest := ra.Size() - offset
+	if rest < 0 {
+		return fmt.Errorf("read %s from %d: blob has %d bytes: %w", dgst, offset, ra.Size(), errdefs.ErrOutOfRange)
 	}
-	if offset > ra.Size() || offset+size > ra.Size() {
-		return fmt.Errorf("read %s from %d to %d: blob has %d bytes: %w", dgst, offset, offset+size, ra.Size(), errdefs.ErrOutOfRange)
+	size := r.Size
+	if size <= 0 || size > rest {
+		size = rest // a client may not know how much there is
 	}
 	return sendSection(io.NewSectionReader(ra, offset, size), offset, srv)
 }

@@ -125,12 +125,12 @@ func (w *write) data(req *api.WriteContentRequest, resp *api.WriteContentRespons
 			return fmt.Errorf("write %s at %d: %w: %w", w.ref, req.Offset, err, errdefs.ErrOutOfRange)
 		}
 	}
-	if w.total > 0 && req.Offset+int64(len(req.Data)) > w.total {
-		return fmt.Errorf("write %s: more than the total of %d bytes: %w", w.ref, w.total, errdefs.ErrOutOfRange)
-	}
 	resp.Offset = req.Offset + int64(len(req.Data))
 	if len(req.Data) == 0 {
 		return nil // a write, even of nothing, gives up what could be shared
+	}
+	if w.total > 0 && req.Offset+int64(len(req.Data)) > w.total {
+		return fmt.Errorf("write %s: more than the total of %d bytes: %w", w.ref, w.total, errdefs.ErrOutOfRange)
 	}
 	_, err = w.w.Write(req.Data)
 	return err

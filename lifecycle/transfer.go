@@ -66,8 +66,11 @@ func (t *transfers) transfer(ctx context.Context, s meta.Scope, src, dst any, p 
 			return t.pull(ctx, s, src, dst, p)
 		}
 	case *transfertypes.ImageImportStream:
-		if dst, ok := dst.(*transfertypes.ImageStore); ok {
+		switch dst := dst.(type) {
+		case *transfertypes.ImageStore:
 			return t.load(ctx, s, src, dst, p)
+		case *transfertypes.ImageExportStream:
+			return t.echo(ctx, s, src, dst)
 		}
 	case *transfertypes.ImageStore:
 		switch dst := dst.(type) {

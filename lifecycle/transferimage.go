@@ -3,10 +3,14 @@ package lifecycle
 import (
 	"context"
 	"fmt"
+	"io"
+	"maps"
 	"strings"
+	"time"
 
 	transfertypes "github.com/containerd/containerd/api/types/transfer"
 	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	meta "github.com/gantryd/gantry/lifecycle/internal/metadata"
 	"github.com/gantryd/gantry/store/image"
@@ -96,17 +100,10 @@ func (t *transfers) load(ctx context.Context, s meta.Scope, src *transfertypes.I
 	if !all || unpack {
 		o.Platform = each[0]
 	}
-	for _, ref := range dst.ExtraReferences {
-		if ref.AddDigest {
-			o.Digests = ref.Name
-		}
-	}
+	o.Names = func(desc ocispec.Descriptor, index bool) []image.Image { return importNames(dst, desc, index) }
 	p.status("Importing")
 	images, err := image.Import(ctx, stores, &byteReader{s: st}, o)
 	if err != nil {
-		return err
-	}
-	if err := relabel(ctx, stores.Images, images, dst); err != nil {
 		return err
 	}
 	for _, img := range images {
@@ -116,31 +113,92 @@ func (t *transfers) load(ctx context.Context, s meta.Scope, src *transfertypes.I
 	return nil
 }
 
-// relabel gives what was imported the destination's labels, and its name.
-func relabel(ctx context.Context, names image.Images, images []image.Image, dst *transfertypes.ImageStore) error {
-	if dst.Name != "" {
-		if len(images) != 1 {
-			return fmt.Errorf("name the import %q: archive has %d images, want one: %w", dst.Name, len(images), errdefs.ErrInvalidArgument)
+// echo is import stream to export stream: a client tries its streams.
+func (t *transfers) echo(ctx context.Context, s meta.Scope, src *transfertypes.ImageImportStream, dst *transfertypes.ImageExportStream) error {
+	in, err := t.streams.take(s.Namespace, src.Stream)
+	if err != nil {
+		return err
+	}
+	defer in.close()
+	out, err := t.streams.take(s.Namespace, dst.Stream)
+	if err != nil {
+		return err
+	}
+	defer out.close()
+	_, err = io.Copy(newByteWriter(ctx, out), &byteReader{s: in})
+	return err
+}
+
+// importNames are the names that the destination of an import has for an image of
+// the archive, or for the archive's index (containerd, core/transfer/image).
+func importNames(dst *transfertypes.ImageStore, desc ocispec.Descriptor, index bool) (out []image.Image) {
+	target := ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size}
+	add := func(name string, labels map[string]string) {
+		out = append(out, image.Image{Name: name, Target: target, Labels: labels})
+	}
+	if index && dst.Name != "" {
+		add(dst.Name, dst.Labels)
+	}
+	more := extraLabels(dst)
+	for _, ref := range dst.ExtraReferences {
+		byDigest := ref.Name + "@" + desc.Digest.String()
+		if index {
+			switch {
+			case ref.AddDigest:
+				add(byDigest, more)
+			case !ref.IsPrefix:
+				add(ref.Name, more)
+			}
+			continue
 		}
-		if err := put(ctx, names, image.Image{Name: dst.Name, Target: images[0].Target, Labels: dst.Labels}); err != nil {
-			return err
+		if !ref.IsPrefix {
+			continue
+		}
+		name := prefixedName(ref, desc.Annotations)
+		if name != "" {
+			add(name, more)
+		}
+		if ref.AddDigest && (name == "" || !ref.SkipNamedDigest) {
+			add(byDigest, more)
 		}
 	}
-	if len(dst.Labels) == 0 {
-		return nil
+	return out
+}
+
+// extraLabels has the further names of a named import go with the name.
+func extraLabels(dst *transfertypes.ImageStore) map[string]string {
+	if dst.Name == "" {
+		return dst.Labels
 	}
-	for _, img := range images {
-		if img.Labels == nil {
-			img.Labels = map[string]string{}
-		}
-		for k, v := range dst.Labels {
-			img.Labels[k] = v
-		}
-		if _, err := names.Update(ctx, img, "labels"); err != nil {
-			return err
-		}
+	labels := maps.Clone(dst.Labels)
+	if labels == nil {
+		labels = map[string]string{}
 	}
-	return nil
+	labels["containerd.io/gc.bref.image"] = dst.Name
+	labels["containerd.io/gc.expire"] = time.Now().Format(time.RFC3339)
+	return labels
+}
+
+// prefixedName is the name in an archive's annotations as a prefix takes it: a tag
+// is given to the prefix; a whole name must have it, unless any may come.
+func prefixedName(prefix *transfertypes.ImageReference, annotations map[string]string) string {
+	whole := annotations["io.containerd.image.name"]
+	name := whole
+	if name == "" {
+		name = annotations[ocispec.AnnotationRefName]
+	}
+	switch {
+	case name == "" || prefix.Name == "":
+		return ""
+	case strings.ContainsAny(name, "/:@"):
+		if rest, ok := strings.CutPrefix(name, prefix.Name); prefix.AllowOverwrite || ok && (rest == "" || strings.ContainsAny(rest[:1], "/:@")) {
+			return name
+		}
+		return ""
+	case whole != "":
+		return "" // a tag in the place of a whole name
+	}
+	return prefix.Name + ":" + name
 }
 
 // save is image store to export stream.

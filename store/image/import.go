@@ -26,8 +26,28 @@ type ImportOptions struct {
 	Unpack   bool
 	// Digests also names images that have no name in the archive, by this prefix and
 	// "@DIGEST"; empty leaves them out.
-	Digests  string
+	Digests string
+	// Names, where it is set, names the images instead: it is asked for each
+	// descriptor in the archive's list of images, and for the list itself, an index,
+	// which is kept only where it has a name.
+	Names    func(desc ocispec.Descriptor, index bool) []Image
 	Progress func(Progress)
+}
+
+// names are the names of one image where Names is not set: the one that the archive
+// tells, or the digest.
+func (o ImportOptions) names(desc ocispec.Descriptor) []Image {
+	if o.Names != nil {
+		return o.Names(desc, false)
+	}
+	target := ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size}
+	if name := layoutName(desc.Annotations); name != "" {
+		return []Image{{Name: name, Target: target}}
+	}
+	if o.Digests != "" {
+		return []Image{{Name: o.Digests + "@" + desc.Digest.String(), Target: target}}
+	}
+	return nil
 }
 
 // Import reads an archive as docker save or OCI tools write it, compressed or
@@ -38,25 +58,30 @@ func Import(ctx context.Context, s Stores, r io.Reader, o ImportOptions) ([]Imag
 	if err := a.receive(ctx, r); err != nil {
 		return nil, fmt.Errorf("read archive: %w", err)
 	}
-	found, err := a.images(ctx)
+	index, data, err := a.index(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read archive: %w", err)
 	}
 	checked := map[digest.Digest]bool{}
 	var named []Image
-	for _, img := range found {
-		if !checked[img.Target.Digest] {
-			checked[img.Target.Digest] = true
-			if err := a.settle(ctx, img.Target, o); err != nil {
+	for _, desc := range index.Manifests {
+		if !checked[desc.Digest] {
+			checked[desc.Digest] = true
+			if err := a.settle(ctx, desc, o); err != nil {
 				return nil, err
 			}
 		}
-		if img.Name == "" && o.Digests != "" {
-			img.Name = o.Digests + "@" + img.Target.Digest.String()
+		named = append(named, o.names(desc)...)
+	}
+	if o.Names != nil {
+		desc := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: digest.FromBytes(data), Size: int64(len(data))}
+		all := o.Names(desc, true)
+		if len(all) > 0 {
+			if err := content.WriteBlob(ctx, s.Content, ingestRef(desc), data, desc, refsOfIndex(index)); err != nil {
+				return nil, err
+			}
 		}
-		if img.Name != "" {
-			named = append(named, img)
-		}
+		named = append(named, all...)
 	}
 	// Names come last: what has one is whole.
 	for i, img := range named {
@@ -167,37 +192,37 @@ func (a *archive) store(ctx context.Context, r io.Reader, size int64) (ocispec.D
 	return desc, nil
 }
 
-// images lists the images of the archive: each name once, or the image once
-// without a name.
-func (a *archive) images(ctx context.Context) ([]Image, error) {
+// index is the archive's list of images, and its bytes: those of an OCI layout, or
+// one made of what a docker archive tells.
+func (a *archive) index(ctx context.Context) (index ocispec.Index, data []byte, err error) {
 	if data, ok := a.documents[ocispec.ImageIndexFile]; ok && a.documents[ocispec.ImageLayoutFile] != nil {
-		return layoutImages(data)
+		return index, data, layoutIndex(data, &index)
 	}
 	if data, ok := a.documents[dockerManifestFile]; ok {
-		return a.dockerImages(ctx, data)
+		if index, err = a.dockerIndex(ctx, data); err != nil {
+			return index, nil, err
+		}
+		data, err = json.Marshal(index)
+		return index, data, err
 	}
-	return nil, fmt.Errorf("neither an OCI layout (index.json, oci-layout) nor a docker archive (manifest.json): %w", errdefs.ErrInvalidArgument)
+	return index, nil, fmt.Errorf("neither an OCI layout (index.json, oci-layout) nor a docker archive (manifest.json): %w", errdefs.ErrInvalidArgument)
 }
 
 // annotationName is the whole name of an image in an index.json, as docker and
 // containerd write it; the standard's own annotation may be only a tag.
 const annotationName = "io.containerd.image.name"
 
-func layoutImages(data []byte) ([]Image, error) {
-	var index ocispec.Index
+func layoutIndex(data []byte, index *ocispec.Index) error {
 	desc := ocispec.Descriptor{Digest: digest.FromBytes(data)}
-	if err := parse(desc, data, &index); err != nil {
-		return nil, fmt.Errorf("%s: %w", ocispec.ImageIndexFile, err)
+	if err := parse(desc, data, index); err != nil {
+		return fmt.Errorf("%s: %w", ocispec.ImageIndexFile, err)
 	}
-	var all []Image
 	for _, m := range index.Manifests {
 		if err := m.Digest.Validate(); err != nil {
-			return nil, fmt.Errorf("%s: digest %q: %w: %w", ocispec.ImageIndexFile, m.Digest, err, errdefs.ErrInvalidArgument)
+			return fmt.Errorf("%s: digest %q: %w: %w", ocispec.ImageIndexFile, m.Digest, err, errdefs.ErrInvalidArgument)
 		}
-		target := ocispec.Descriptor{MediaType: m.MediaType, Digest: m.Digest, Size: m.Size}
-		all = append(all, Image{Name: layoutName(m.Annotations), Target: target})
 	}
-	return all, nil
+	return nil
 }
 
 func layoutName(annotations map[string]string) string {
@@ -222,30 +247,33 @@ type dockerImage struct {
 	Layers   []string
 }
 
-// dockerImages makes a manifest for each image of a docker archive.
-func (a *archive) dockerImages(ctx context.Context, data []byte) ([]Image, error) {
+// dockerIndex makes a manifest for each image of a docker archive, and lists it once
+// for each name, or once without.
+func (a *archive) dockerIndex(ctx context.Context, data []byte) (ocispec.Index, error) {
+	index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex}
+	index.SchemaVersion = 2
 	var entries []dockerImage
 	if err := json.Unmarshal(data, &entries); err != nil {
-		return nil, fmt.Errorf("%s: %w: %w", dockerManifestFile, err, errdefs.ErrInvalidArgument)
+		return index, fmt.Errorf("%s: %w: %w", dockerManifestFile, err, errdefs.ErrInvalidArgument)
 	}
-	var all []Image
 	for _, e := range entries {
-		target, err := a.manifest(ctx, e)
+		desc, err := a.manifest(ctx, e)
 		if err != nil {
-			return nil, err
+			return index, err
 		}
 		for _, tag := range e.RepoTags {
 			named, err := reference.ParseDockerRef(tag)
 			if err != nil {
-				return nil, fmt.Errorf("%s: name %q: %w: %w", dockerManifestFile, tag, err, errdefs.ErrInvalidArgument)
+				return index, fmt.Errorf("%s: name %q: %w: %w", dockerManifestFile, tag, err, errdefs.ErrInvalidArgument)
 			}
-			all = append(all, Image{Name: named.String(), Target: target})
+			desc.Annotations = map[string]string{annotationName: named.String()}
+			index.Manifests = append(index.Manifests, desc)
 		}
 		if len(e.RepoTags) == 0 {
-			all = append(all, Image{Target: target})
+			index.Manifests = append(index.Manifests, desc)
 		}
 	}
-	return all, nil
+	return index, nil
 }
 
 // manifest stores the manifest of an entry.

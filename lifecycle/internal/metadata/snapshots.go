@@ -331,7 +331,7 @@ func (s *Snapshots) Remove(_ context.Context, key string) error {
 		}
 		if cb := b.Bucket(keyChildren); cb != nil {
 			if child, _ := cb.Cursor().First(); child != nil {
-				return fmt.Errorf("snapshot %q has child %q: %w", key, child, errdefs.ErrFailedPrecondition)
+				return fmt.Errorf("remove snapshot %q: it has child %q: %w", key, child, errdefs.ErrFailedPrecondition)
 			}
 		}
 		r = readSnapshot(b, key)

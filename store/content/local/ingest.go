@@ -69,8 +69,14 @@ func (i ingest) status() (content.Status, error) {
 	if err := i.read("startedat", &st.StartedAt); err != nil {
 		return content.Status{}, err
 	}
-	if st.UpdatedAt.IsZero() {
-		st.UpdatedAt = st.StartedAt
+	// A writer that was closed says more exactly than the file system when bytes last
+	// came; of one that was killed, the file system knows it alone.
+	var updated time.Time
+	if err := i.read("updatedat", &updated); err != nil {
+		return content.Status{}, err
+	}
+	if updated.After(st.UpdatedAt) {
+		st.UpdatedAt = updated
 	}
 	if b, err := os.ReadFile(i.file("total")); err == nil {
 		st.Total, _ = strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
@@ -95,12 +101,12 @@ func (i ingest) read(name string, v encoding.TextUnmarshaler) error {
 }
 
 // touch says when bytes last came.
-func (i ingest) touch() error {
-	now, err := time.Now().UTC().MarshalText()
+func (i ingest) touch(at time.Time) error {
+	text, err := at.UTC().MarshalText()
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(i.file("updatedat"), now, 0o644)
+	return os.WriteFile(i.file("updatedat"), text, 0o644)
 }
 
 // Status of the ingest ref.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -142,6 +143,7 @@ func (w *writer) Write(p []byte) (int, error) {
 	n, err := w.data.Write(p)
 	w.digest.Hash().Write(p[:n])
 	w.status.Offset += int64(n)
+	w.status.UpdatedAt = time.Now() // the kernel's own time of a file is some ms behind
 	if err != nil {
 		return n, fmt.Errorf("write ingest %s: %w", w.ref, kind(err))
 	}
@@ -164,13 +166,7 @@ func (w *writer) ReadAt(p []byte, off int64) (int, error) {
 func (w *writer) Digest() digest.Digest { return w.digest.Digest() }
 
 func (w *writer) Status() (content.Status, error) {
-	st := w.status
-	if w.data != nil {
-		if fi, err := w.data.Stat(); err == nil && st.Offset > 0 {
-			st.UpdatedAt = fi.ModTime()
-		}
-	}
-	return st, nil
+	return w.status, nil
 }
 
 func (w *writer) Truncate(size int64) error {
@@ -197,7 +193,7 @@ func (w *writer) Close() error {
 		return nil
 	}
 	err := w.data.Close()
-	if terr := w.dir.touch(); !errors.Is(terr, fs.ErrNotExist) { // committed: the directory is gone
+	if terr := w.dir.touch(w.status.UpdatedAt); !errors.Is(terr, fs.ErrNotExist) { // committed: the directory is gone
 		err = errors.Join(err, terr)
 	}
 	w.data = nil
