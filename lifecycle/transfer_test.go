@@ -29,7 +29,7 @@ type clientStream struct {
 
 func (a *api) stream(t *testing.T, ctx context.Context, id string) clientStream {
 	t.Helper()
-	s := clientStream{ok(streamingapi.NewStreamingClient(a.ClientConn).Stream(ctx))(t)}
+	s := clientStream{ok(streamingapi.NewStreamingClient(a.ClientConnInterface).Stream(ctx))(t)}
 	s.put(t, &streamingapi.StreamInit{ID: id})
 	ok(s.Recv())(t)
 	return s
@@ -95,7 +95,7 @@ func TestBytesAreEchoed(t *testing.T) {
 		go from.write(t, data)
 		echoed := make(chan []byte, 1)
 		go func() { echoed <- to.read(t) }()
-		ok(transferapi.NewTransferClient(a.ClientConn).Transfer(ctx, &transferapi.TransferRequest{
+		ok(transferapi.NewTransferClient(a.ClientConnInterface).Transfer(ctx, &transferapi.TransferRequest{
 			Source:      anyOf(t, &transfertypes.ImageImportStream{Stream: "from"}),
 			Destination: anyOf(t, &transfertypes.ImageExportStream{Stream: "to"}),
 		}))(t)
@@ -132,7 +132,7 @@ func TestAnImportNamesWhatItsDestinationSays(t *testing.T) {
 			archive, manifest, index := layout(t, tt.annotated)
 			s := a.stream(t, ctx, "in")
 			go s.write(t, archive)
-			ok(transferapi.NewTransferClient(a.ClientConn).Transfer(ctx, &transferapi.TransferRequest{
+			ok(transferapi.NewTransferClient(a.ClientConnInterface).Transfer(ctx, &transferapi.TransferRequest{
 				Source:      anyOf(t, &transfertypes.ImageImportStream{Stream: "in"}),
 				Destination: anyOf(t, &transfertypes.ImageStore{Name: tt.image, ExtraReferences: tt.refs, Labels: map[string]string{"l": "1"}}),
 			}))(t)
@@ -161,7 +161,7 @@ func TestAnImportNamesWhatItsDestinationSays(t *testing.T) {
 		archive, _, _ := layout(t, whole("a.org/x:1"))
 		s := a.stream(t, ctx, "in")
 		go s.write(t, archive)
-		ok(transferapi.NewTransferClient(a.ClientConn).Transfer(ctx, &transferapi.TransferRequest{
+		ok(transferapi.NewTransferClient(a.ClientConnInterface).Transfer(ctx, &transferapi.TransferRequest{
 			Source:      anyOf(t, &transfertypes.ImageImportStream{Stream: "in"}),
 			Destination: anyOf(t, &transfertypes.ImageStore{Name: "a.org/i", ExtraReferences: refs(&transfertypes.ImageReference{Name: "a.org/x", IsPrefix: true})}),
 		}))(t)
