@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,13 +30,20 @@ type box struct {
 	names    *resolver // serves 127.0.0.11 in it
 }
 
-// validID is what can be a file name and a containerd identifier.
-var validID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,200}$`)
+// validID says whether id can be a file name and a containerd identifier.
+func validID(id string) bool {
+	if id == "" || len(id) > 201 || strings.ContainsRune("_.-", rune(id[0])) {
+		return false
+	}
+	return !strings.ContainsFunc(id, func(r rune) bool {
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("_.-", r))
+	})
+}
 
 // NewSandbox makes and pins a network namespace with its loopback up. Errors:
 // AlreadyExists (the ID), NotFound (the network), InvalidArgument.
 func (n *Networks) NewSandbox(ctx context.Context, id string, o SandboxOptions) (_ Sandbox, err error) {
-	if !validID.MatchString(id) {
+	if !validID(id) {
 		return Sandbox{}, fmt.Errorf("make sandbox: %q cannot be an ID: %w", id, errdefs.ErrInvalidArgument)
 	}
 	b := &box{Sandbox: Sandbox{

@@ -73,6 +73,7 @@ func run(ctx context.Context, cfg config) error {
 		return err
 	}
 	roles, ctx := errgroup.WithContext(ctx)
+	roles.Go(func() error { rest(ctx); return nil })
 	// Lifecycle ends after engine, which has it take apart what has just ended.
 	below, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
