@@ -3,6 +3,7 @@ package ociruntime
 import (
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,6 +38,14 @@ func parseMask(list string) ([]byte, error) {
 		b = binary.LittleEndian.AppendUint64(b, w)
 	}
 	return b, nil
+}
+
+// onesCount is how many numbers a mask has.
+func onesCount(mask []byte) (n int) {
+	for _, b := range mask {
+		n += bits.OnesCount8(b)
+	}
+	return n
 }
 
 // affinity is process.execCPUAffinity: the processors that an exec is cloned on,
@@ -92,28 +101,32 @@ func (c *compiler) memoryPolicy() error {
 	}
 	mode, ok := memoryModes[m.Mode]
 	if !ok {
-		return fmt.Errorf("linux.memoryPolicy.mode: %q is unknown", m.Mode)
+		return fmt.Errorf("linux.memoryPolicy: invalid memory policy mode %q", m.Mode)
 	}
 	names := []string{string(m.Mode)}
 	for _, f := range m.Flags {
 		v, ok := memoryFlags[f]
 		if !ok {
-			return fmt.Errorf("linux.memoryPolicy.flags: %q is unknown", f)
+			return fmt.Errorf("linux.memoryPolicy: invalid memory policy flag %q", f)
 		}
 		mode |= v
 		names = append(names, string(f))
 	}
 	slices.Sort(names[1:])
-	nodes, bits := null(), 0
+	nodes, size := null(), 0
+	var mask []byte
 	if m.Nodes != "" {
-		mask, err := parseMask(m.Nodes)
-		if err != nil {
-			return fmt.Errorf("linux.memoryPolicy.nodes: %w", err)
+		var err error
+		if mask, err = parseMask(m.Nodes); err != nil {
+			return fmt.Errorf("linux.memoryPolicy: invalid memory policy nodes: %w", err)
 		}
 		// The kernel reads one bit less than it is told.
-		nodes, bits = raw(mask, m.Nodes), 8*len(mask)+1
+		nodes, size = raw(mask, m.Nodes), 8*len(mask)+1
+	}
+	if n := onesCount(mask); n > 0 && (m.Mode == specs.MpolDefault || m.Mode == specs.MpolLocal) {
+		return fmt.Errorf("linux.memoryPolicy: %s: mode requires 0 nodes but got %d", m.Mode, n)
 	}
 	c.stage("set memory policy", string(m.Mode))
-	c.call("set_mempolicy", named(mode, strings.Join(names, "|")), nodes, num(bits))
+	c.call("set_mempolicy", named(mode, strings.Join(names, "|")), nodes, num(size))
 	return nil
 }

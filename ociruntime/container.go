@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -204,6 +205,9 @@ func (c *Container) Kill(sig syscall.Signal, all bool) error {
 		return c.group.Signal(sig)
 	}
 	if ended(c.PidFD) {
+		if pids, err := c.group.Pids(); sig == unix.SIGKILL && err == nil && len(pids) > 0 {
+			return c.group.Kill() // they outlived the first process
+		}
 		return errs.Because(errdefs.ErrNotFound, "kill container %s: process already finished", c.ID)
 	}
 	err := unix.PidfdSendSignal(int(c.PidFD.Fd()), sig, nil, 0)
@@ -222,7 +226,11 @@ func (c *Container) Kill(sig syscall.Signal, all bool) error {
 // when it is thawed, and without a pid namespace of its own the container's
 // first process takes no other with it.
 func (c *Container) killed() error {
-	if c.rec.Namespaces&unix.CLONE_NEWPID == 0 {
+	spec, err := c.ownSpec()
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace && n.Path == "" }) {
 		return c.group.Kill()
 	}
 	if c.group.Frozen() {

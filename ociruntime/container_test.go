@@ -446,9 +446,9 @@ func TestHooks(t *testing.T) {
 func TestFailedHookLeavesNothing(t *testing.T) {
 	r := newRig(t)
 	for name, hooks := range map[string]*specs.Hooks{
-		"createRuntime[0]: run /bin/false: exit status 1":    {CreateRuntime: []specs.Hook{{Path: "/bin/false"}}},
-		"createContainer[0]: run /bin/sh: exit status 7: no": {CreateContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo no; exit 7"}}}},
-		"createRuntime[0]: run /no/hook: step":               {CreateRuntime: []specs.Hook{{Path: "/no/hook"}}},
+		"createRuntime hook #0: run /bin/false: exit status 1":    {CreateRuntime: []specs.Hook{{Path: "/bin/false"}}},
+		"createContainer hook #0: run /bin/sh: exit status 7: no": {CreateContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo no; exit 7"}}}},
+		"createRuntime hook #0: run /no/hook: step":               {CreateRuntime: []specs.Hook{{Path: "/no/hook"}}},
 	} {
 		s := dockerSpec(t, "true")
 		s.Hooks = hooks

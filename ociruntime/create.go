@@ -54,7 +54,7 @@ func Create(ctx context.Context, o CreateOptions) (_ *Container, err error) {
 	}
 	defer errs.Undo(&err, c.rec.uncover)
 	if err := c.launch(ctx, o); err != nil {
-		return nil, explain(err, c.spec.Process, c.rec.Rootfs, c.spec.Mounts)
+		return nil, explain(err, c.spec.Process, c.rec.Rootfs, c.spec)
 	}
 	return c, nil
 }

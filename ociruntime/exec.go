@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -13,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryd/gantry/internal/errs"
-	"github.com/gantryd/gantry/ociruntime/internal/cgroup"
 )
 
 // Exec runs one more process inside the container and returns when its program
@@ -63,7 +60,7 @@ func (c *Container) Exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 		plan: plan, stdio: [3]*os.File{o.Stdin, o.Stdout, o.Stderr}, extra: o.ExtraFiles,
 		given: t.theirs, reap: o.Reap, trace: tr.add,
 	}
-	group, err := c.subgroup(o.Cgroup)
+	group, err := c.group.Sub(o.Cgroups)
 	if err != nil {
 		return nil, err
 	}
@@ -80,12 +77,9 @@ func (c *Container) Exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 	defer errs.Undo(&err, func() error { return child.kill() })
 	defer t.cancelWith(ctx)()
 	child.heard = func(fd int) error { return c.notifyOfExec(spec, child, fd) }
-	if err := child.exec(spec.Linux, p, t, o); err != nil {
-		return nil, explain(err, p, c.rec.Rootfs, spec.Mounts)
-	}
-	console, err := t.terminal()
+	console, err := child.exec(spec.Linux, p, t, o)
 	if err != nil {
-		return nil, err
+		return nil, explain(err, p, c.rec.Rootfs, spec)
 	}
 	proc := &Process{Pid: child.pid, PidFD: child.pidfd, Console: console}
 	if tr != nil {
@@ -104,41 +98,44 @@ func (c *Container) notifyOfExec(spec *specs.Spec, child *child, fd int) error {
 }
 
 // exec sees the child to its program.
-func (c *child) exec(l *specs.Linux, p *specs.Process, t *talk, o ExecOptions) error {
+func (c *child) exec(l *specs.Linux, p *specs.Process, t *talk, o ExecOptions) (console *os.File, err error) {
 	if err := c.await(t.status, statusReady); err != nil {
-		return err
+		return nil, err
 	}
 	if err := c.adjust(l, p, o.Log); err != nil {
-		return err
+		return nil, err
+	}
+	if console, err = t.terminal(); err != nil {
+		return nil, err
+	}
+	defer errs.Undo(&err, func() error {
+		if console == nil {
+			return nil
+		}
+		return console.Close()
+	})
+	if o.Terminal != nil && console != nil {
+		if err := o.Terminal(console); err != nil {
+			return nil, err
+		}
 	}
 	if err := t.goOn(); err != nil {
-		return err
+		return nil, err
 	}
-	return awaitProgram(t.status)
+	return console, awaitProgram(t.status)
 }
 
 // compileExec makes the plan of one more process.
 func (c *Container) compileExec(spec *specs.Spec, p *specs.Process, o ExecOptions) (*Plan, error) {
-	group, err := c.subgroup(o.Cgroup)
+	group, err := c.group.Sub(o.Cgroups)
 	if err != nil {
-		return nil, err
+		return nil, errs.Because(errdefs.ErrInvalidArgument, "%w", err)
 	}
 	f := Facts{ID: c.ID, Rootfs: c.rec.Rootfs, ExtraFiles: len(o.ExtraFiles), CgroupJoin: group.JoinFiles(), NoNewKeyring: true, Rootless: os.Geteuid() != 0, HelpersMap: needsHelpers(spec.Linux)}
 	f.LastCap, f.Bounding = capabilityFacts(spec)
 	f.NoSELinux = noSELinux()
 	f.Home = c.homeOf(p)
 	return compileExec(spec, p, f)
-}
-
-// subgroup is the group name below the container's, which must be there.
-func (c *Container) subgroup(name string) (*cgroup.Group, error) {
-	if name == "" {
-		return c.group, nil
-	}
-	if !filepath.IsLocal(strings.TrimPrefix(name, "/")) {
-		return nil, errs.Because(errdefs.ErrInvalidArgument, "cgroup %q does not lie below the container's", name)
-	}
-	return c.group.Sub(name), nil
 }
 
 // homeOf looks in the rootfs as the container sees it.

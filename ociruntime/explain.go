@@ -19,7 +19,7 @@ import (
 // explain puts an error of the child's that is about the user's program in the
 // words that users of containers know, and of one kind of errdefs. Every other
 // error stays as it is.
-func explain(err error, p *specs.Process, rootfs string, mounts []specs.Mount) error {
+func explain(err error, p *specs.Process, rootfs string, spec *specs.Spec) error {
 	var step *StepError
 	if !errors.As(err, &step) {
 		return err
@@ -38,10 +38,21 @@ func explain(err error, p *specs.Process, rootfs string, mounts []specs.Mount) e
 		return errs.Because(errdefs.ErrNotFound, "chdir to cwd (%q) set in config.json failed: no such file or directory", p.Cwd)
 	case step.Name == enterCwd:
 		return errs.Because(kindOf(step.Errno), "chdir to cwd (%q) set in config.json failed: %w", p.Cwd, step.Errno)
+	case strings.HasPrefix(step.Name, "mount ") && errors.Is(err, unix.ELOOP):
+		return fmt.Errorf("%s must be mounted on ordinary directory, and it is a symlink in the rootfs: %w", step.Path, err)
+	case step.Name == setScheduler && errors.Is(err, unix.EPERM) && fewerCPUs(spec):
+		return fmt.Errorf("process scheduler can't be used together with AllowedCPUs, linux.resources.cpu.cpus: %w", err)
 	case step.Name == execute:
-		return explainExecve(step.Errno, p, rootfs, mounts)
+		return explainExecve(step.Errno, p, rootfs, spec.Mounts)
 	}
 	return err
+}
+
+// fewerCPUs says whether the container is kept to some processors: a deadline
+// cannot be (sched_setattr(2)).
+func fewerCPUs(spec *specs.Spec) bool {
+	r := spec.Linux.Resources
+	return r != nil && r.CPU != nil && r.CPU.Cpus != ""
 }
 
 // kindOf is the kind of error that an errno of the user's program is.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -51,10 +52,12 @@ func (f *Facts) mountFacts(root int, m specs.Mount) error {
 		return err
 	}
 	dest := path.Clean("/" + m.Destination)
-	if to, err := settle(root, dest); err != nil {
-		return err
-	} else if to != dest {
-		f.Moved[dest] = to
+	if resolveFor(dest) == 0 {
+		if to, err := settle(root, dest); err != nil {
+			return err
+		} else if to != dest {
+			f.Moved[dest] = to
+		}
 	}
 	if o.bind && !o.remount {
 		src := m.Source
@@ -148,9 +151,11 @@ func danglingLink(root int, name string) (target string, ok bool) {
 // homeOf is the home directory of the process's user in the container's
 // /etc/passwd, "/" when it is not there.
 func homeOf(root int, p *specs.Process) string {
-	for _, e := range p.Env {
-		if strings.HasPrefix(e, "HOME=") && e != "HOME=" {
+	for _, e := range slices.Backward(p.Env) {
+		if value, ok := strings.CutPrefix(e, "HOME="); ok && value != "" {
 			return ""
+		} else if ok {
+			break
 		}
 	}
 	fd, err := openIn(root, "etc/passwd", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)

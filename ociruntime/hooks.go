@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -58,14 +59,20 @@ func (c *Container) startHooks(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	inside := hookRunner{reap: c.reap, inside: c.PidFD, linux: spec.Linux}
+	inside := hookRunner{reap: c.reap, inside: c.PidFD, linux: spec.Linux, filter: true}
 	if c.rec.Covered != 0 {
 		if inside.root, err = openRoot(c.Pid); err != nil {
 			return err
 		}
 		defer unix.Close(inside.root)
 	}
-	return inside.all(ctx, "startContainer", c.rec.Hooks.StartContainer, st)
+	hooks := slices.Clone(c.rec.Hooks.StartContainer)
+	for i := range hooks {
+		if hooks[i].Env == nil { // then it has that of the program, as with other runtimes
+			hooks[i].Env = environment(spec.Process, c.homeOf(spec.Process))
+		}
+	}
+	return inside.all(ctx, "startContainer", hooks, st)
 }
 
 func (c *Container) poststartHooks(ctx context.Context) error {
@@ -96,13 +103,14 @@ type hookRunner struct {
 	inside *os.File
 	linux  *specs.Linux // of the container inside
 	root   int          // its root, where that is of no mount namespace; or 0
+	filter bool         // what it runs is held by its seccomp filter
 	reap   func(int) (syscall.WaitStatus, error)
 }
 
 func (r hookRunner) all(ctx context.Context, kind string, hooks []specs.Hook, st State) error {
 	for i, h := range hooks {
 		if err := r.one(ctx, h, st); err != nil {
-			return fmt.Errorf("hooks.%s[%d]: %w", kind, i, err)
+			return fmt.Errorf("error running %s hook #%d: %w", kind, i, err) // callers know these words
 		}
 	}
 	return nil
@@ -130,7 +138,7 @@ func (r hookRunner) one(ctx context.Context, h specs.Hook, st State) error {
 		return err
 	}
 	defer said.Close()
-	child, err := r.start(h, in, said)
+	child, err := r.start(h, st, in, said)
 	if err != nil {
 		return fmt.Errorf("run %s: %w", h.Path, err)
 	}
@@ -142,7 +150,7 @@ func (r hookRunner) one(ctx context.Context, h specs.Hook, st State) error {
 	case timedOut:
 		return fmt.Errorf("run %s: killed: %w", h.Path, ctx.Err())
 	case ws.Signaled():
-		return fmt.Errorf("run %s: killed by signal %d%s", h.Path, ws.Signal(), output(said))
+		return fmt.Errorf("run %s: killed by signal %d (%v)%s", h.Path, ws.Signal(), ws.Signal(), output(said))
 	case ws.ExitStatus() != 0:
 		return fmt.Errorf("run %s: exit status %d%s", h.Path, ws.ExitStatus(), output(said))
 	}
@@ -150,7 +158,7 @@ func (r hookRunner) one(ctx context.Context, h specs.Hook, st State) error {
 }
 
 // start starts the hook. Its plan is short: enter the namespaces, execute.
-func (r hookRunner) start(h specs.Hook, in, said *os.File) (*child, error) {
+func (r hookRunner) start(h specs.Hook, st State, in, said *os.File) (*child, error) {
 	t, err := talkByPipes(false)
 	if err != nil {
 		return nil, err
@@ -158,7 +166,7 @@ func (r hookRunner) start(h specs.Hook, in, said *os.File) (*child, error) {
 	defer t.close()
 	given := t.theirs
 	c := &compiler{builder: newBuilder(0), linux: r.linux}
-	c.status = c.file(File{Name: "status fifo"})
+	c.status, c.start = c.file(File{Name: "status fifo"}), c.file(File{Name: "start fifo"})
 	c.stage("begin a session", "")
 	c.call("setsid").fine(unix.EPERM)
 	if r.inside != nil {
@@ -169,8 +177,15 @@ func (r hookRunner) start(h specs.Hook, in, said *os.File) (*child, error) {
 		given[containerRoot] = r.root
 		c.enterRootOf()
 	}
-	c.stage("close the rest at execve", "")
 	c.markCloseOnExec()
+	waits := r.filter && r.linux.Seccomp != nil
+	if waits {
+		if err := c.seccomp(); err != nil {
+			return nil, err
+		}
+		c.tell(statusReady) // an agent may have to be told
+		c.await()
+	}
 	c.stage("execute the hook", h.Path)
 	args := h.Args
 	if len(args) == 0 {
@@ -185,6 +200,12 @@ func (r hookRunner) start(h specs.Hook, in, said *os.File) (*child, error) {
 		return nil, err
 	}
 	t.launched()
+	child.heard = func(fd int) error { return child.notify(r.linux.Seccomp, fd, st) }
+	if waits {
+		if err := errors.Join(child.await(t.status, statusReady), t.goOn()); err != nil {
+			return nil, errors.Join(err, child.kill())
+		}
+	}
 	if err := child.await(t.status, 0); !errors.Is(err, errSilent) {
 		return nil, errors.Join(err, child.kill())
 	}

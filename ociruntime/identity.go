@@ -85,6 +85,9 @@ var schedulerFlag = map[specs.LinuxSchedulerFlag]uint64{
 	specs.SchedFlagUtilClampMin: 0x20, specs.SchedFlagUtilClampMax: 0x40,
 }
 
+// setScheduler is the name of a step; errors are told by it.
+const setScheduler = "set scheduler"
+
 // scheduling sets scheduler, ioPriority.
 func (c *compiler) scheduling() error {
 	if s := c.process.Scheduler; s != nil {
@@ -110,7 +113,7 @@ func (c *compiler) scheduling() error {
 		for _, v := range []uint64{s.Runtime, s.Deadline, s.Period} {
 			b = le.AppendUint64(b, v)
 		}
-		c.stage("set scheduler", string(s.Policy))
+		c.stage(setScheduler, string(s.Policy))
 		c.call("sched_setattr", num(0), raw(b, string(s.Policy)), num(0))
 	}
 	if p := c.process.IOPriority; p != nil {
@@ -333,24 +336,29 @@ const execute = "execute"
 
 func (c *compiler) execute() {
 	c.stage(execute, c.process.Args[0])
-	env := c.environment()
+	env := environment(c.process, c.Home)
 	c.call("execve", reg(c.program), strs(c.process.Args), strs(env))
 }
 
-// environment is process.env without doubles (the last one wins) and with HOME.
-func (c *compiler) environment() []string {
+// environment is process.env without doubles (the last one wins), with home as
+// HOME where that is missing or empty.
+func environment(p *specs.Process, home string) []string {
 	var env []string
 	seen := map[string]bool{}
-	for _, e := range slices.Backward(c.process.Env) {
-		key, _, _ := strings.Cut(e, "=")
-		if !seen[key] {
-			seen[key] = true
-			env = append(env, e)
+	for _, e := range slices.Backward(p.Env) {
+		key, value, _ := strings.Cut(e, "=")
+		if seen[key] {
+			continue
 		}
+		seen[key] = true
+		if key == "HOME" && value == "" && home != "" {
+			e = "HOME=" + home
+		}
+		env = append(env, e)
 	}
 	slices.Reverse(env)
-	if !seen["HOME"] && c.Home != "" {
-		env = append(env, "HOME="+c.Home)
+	if !seen["HOME"] && home != "" {
+		env = append(env, "HOME="+home)
 	}
 	return env
 }

@@ -40,7 +40,7 @@ func checkListener(s *specs.LinuxSeccomp) error {
 		}
 		for _, n := range c.Names {
 			if n == "write" {
-				return fmt.Errorf("linux.seccomp.syscalls[%d]: SCMP_ACT_NOTIFY cannot be for write, by which the agent learns of it", i)
+				return fmt.Errorf("linux.seccomp.syscalls[%d]: SCMP_ACT_NOTIFY cannot be used for the write syscall, by which the agent learns of it", i)
 			}
 		}
 	}
@@ -80,7 +80,7 @@ func sendTo(socket string, message []byte, f *os.File) error {
 	}
 	defer unix.Close(fd)
 	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: socket}); err != nil {
-		return fmt.Errorf("connect to %s: %w", socket, err)
+		return fmt.Errorf("failed to connect with seccomp agent at %s: %w", socket, err) // callers know these words
 	}
 	n, err := unix.SendmsgN(fd, message, unix.UnixRights(int(f.Fd())), nil, unix.MSG_NOSIGNAL)
 	for err == nil && n < len(message) {

@@ -124,9 +124,9 @@ func TestProfilesThatCannotNotify(t *testing.T) {
 	for want, profile := range map[string]specs.LinuxSeccomp{
 		"listenerMetadata: it needs listenerPath": {DefaultAction: specs.ActAllow, ListenerMetadata: "x"},
 		"needs linux.seccomp.listenerPath":        {DefaultAction: specs.ActAllow, Syscalls: mount},
-		"cannot be for write":                     {DefaultAction: specs.ActAllow, Syscalls: notify, ListenerPath: "/x"},
+		"cannot be used for the write syscall":                     {DefaultAction: specs.ActAllow, Syscalls: notify, ListenerPath: "/x"},
 		"defaultAction":                           {DefaultAction: specs.ActNotify, ListenerPath: "/x"},
-		"listenerPath: connect to /no/agent":      {DefaultAction: specs.ActAllow, Syscalls: mount, ListenerPath: "/no/agent"},
+		"listenerPath: failed to connect with seccomp agent at /no/agent":      {DefaultAction: specs.ActAllow, Syscalls: mount, ListenerPath: "/no/agent"},
 	} {
 		s := dockerSpec(t, "true")
 		s.Linux.Seccomp = &profile

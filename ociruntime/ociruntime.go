@@ -46,11 +46,15 @@ type CreateOptions struct {
 type ExecOptions struct {
 	Stdin, Stdout, Stderr *os.File   // as in CreateOptions
 	ExtraFiles            []*os.File // as in CreateOptions
-	Cgroup                string     // group below the container's, "" is the container's own
-	IgnorePaused          bool       // in a paused container wait for its resume
-	Trace                 bool
-	Log                   *slog.Logger
-	Reap                  func(pid int) (syscall.WaitStatus, error)
+	// Cgroups are groups below the container's, by controller of cgroup v1; "" is for
+	// the rest. What is not named is the container's own.
+	Cgroups map[string]string
+	// Terminal is given the terminal's master before the program runs, when there is one.
+	Terminal     func(master *os.File) error
+	IgnorePaused bool // in a paused container wait for its resume
+	Trace        bool
+	Log          *slog.Logger
+	Reap         func(pid int) (syscall.WaitStatus, error)
 }
 
 // Process is a process that [Container.Exec] started inside the container. It

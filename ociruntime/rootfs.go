@@ -166,8 +166,12 @@ func (c *compiler) hidePaths() error {
 	c.call("mknodat", reg(masks), str("null"), named(unix.S_IFREG|0o600, "S_IFREG|0600"), num(0))
 	c.call("move_mount", null, str(""), reg(masks), str("null"), named(unix.MOVE_MOUNT_F_EMPTY_PATH, "F_EMPTY_PATH"))
 	c.setAttr(reg(masks), treeAttr{attr: unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}})
+	masked := map[string]bool{}
 	for _, p := range c.linux.MaskedPaths {
-		c.maskPath(p, reg(masks))
+		if p = path.Clean(p); !masked[p] {
+			masked[p] = true
+			c.maskPath(p, reg(masks))
+		}
 	}
 	c.stage("put the masks away", "")
 	c.call("fchdir", reg(masks))

@@ -61,7 +61,7 @@ func (c *Container) release(ctx context.Context) (err error) {
 		if serr != nil {
 			return errors.Join(err, serr)
 		}
-		return explain(err, spec.Process, c.rec.Rootfs, spec.Mounts)
+		return explain(err, spec.Process, c.rec.Rootfs, spec)
 	}
 	return nil
 }

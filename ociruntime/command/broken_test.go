@@ -124,10 +124,10 @@ var broken = []brokenBundle{
 	{"an unknown rootfsPropagation", func(s *specs.Spec) { s.Linux.RootfsPropagation = "wide" }, nil, "linux.rootfsPropagation|wide"},
 	{"a hook that is not there", func(s *specs.Spec) {
 		s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/no/such/hook"}}}
-	}, nil, "hooks.createRuntime[0]|/no/such/hook|no such file or directory"},
+	}, nil, "createRuntime hook #0|/no/such/hook|no such file or directory"},
 	{"a hook that fails", func(s *specs.Spec) {
 		s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo sorry >&2; exit 3"}}}}
-	}, nil, "hooks.createRuntime[0]|/bin/sh|3|sorry"},
+	}, nil, "createRuntime hook #0|/bin/sh|3|sorry"},
 	{"a limit that the kernel refuses", func(s *specs.Spec) {
 		one := uint64(1)
 		s.Linux.Resources.CPU = &specs.LinuxCPU{Period: &one}

@@ -18,15 +18,19 @@ func TestCapabilitiesThatCannotBeGiven(t *testing.T) {
 		errs []string
 	}{
 		{
-			"unknown ones", specs.LinuxCapabilities{Bounding: []string{"CAP_FLY", "SWIM", "CAP_KILL"}},
-			"CapBnd:\t0000000000000020\nCapAmb:\t0000000000000000\n", []string{"CAP_FLY", "SWIM"},
+			"unknown ones",
+			specs.LinuxCapabilities{Bounding: []string{"CAP_FLY", "SWIM", "CAP_KILL"}},
+			"CapBnd:\t0000000000000020\nCapAmb:\t0000000000000000\n",
+			[]string{"CAP_FLY", "SWIM"},
 		},
 		{
-			"ambient ones that are not inheritable", specs.LinuxCapabilities{
+			"ambient ones that are not inheritable",
+			specs.LinuxCapabilities{
 				Bounding: []string{"CAP_CHOWN", "CAP_KILL"}, Permitted: []string{"CAP_CHOWN", "CAP_KILL"}, Inheritable: []string{"CAP_KILL"},
 				Ambient: []string{"CAP_CHOWN", "CAP_KILL"},
 			},
-			"CapBnd:\t0000000000000021\nCapAmb:\t0000000000000020\n", []string{"can't raise ambient capability CAP_CHOWN: "},
+			"CapBnd:\t0000000000000021\nCapAmb:\t0000000000000020\n",
+			[]string{"can't raise ambient capability CAP_CHOWN: "},
 		},
 	} {
 		res := r.run(t, "run", "-b", bundle(t, func(s *specs.Spec) {

@@ -78,6 +78,42 @@ func TestExecWaitsForResumeOnDemand(t *testing.T) {
 	}
 }
 
+func TestExecInAGroupBelow(t *testing.T) {
+	r := newTool(t)
+	var spec *specs.Spec
+	r.detached(t, sleeper(t, func(s *specs.Spec) { spec = s }), "x")
+	sub := groupDir(spec, "pids") + "/sub"
+	if err := os.Mkdir(sub, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for flag, want := range map[string]string{
+		"..": "bad sub cgroup path", "nosuch": "no such file or directory", "nosuch:/sub": "unknown controller",
+	} {
+		if res := r.run(t, "exec", "--cgroup", flag, "x", "true"); res.code != 255 || !strings.Contains(res.err, want) {
+			t.Errorf("--cgroup %s: %+v", flag, res)
+		}
+	}
+	r.must(t, "exec", "--cgroup", "/", "x", "true")
+	flag := "pids:sub"
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
+		flag = "sub"
+	}
+	out := r.must(t, "exec", "--cgroup", flag, "x", "cat", "/proc/self/cgroup")
+	if strings.Count(out, "/sub\n") != 1 {
+		t.Errorf("--cgroup %s: the process is in\n%s", flag, out)
+	}
+}
+
+func TestUpdateTakesFlagsAfterTheContainer(t *testing.T) {
+	r := newTool(t)
+	var spec *specs.Spec
+	r.detached(t, sleeper(t, func(s *specs.Spec) { spec = s }), "x")
+	r.must(t, "update", "x", "--pids-limit", "33")
+	if got := strings.TrimSpace(read(t, groupDir(spec, "pids")+"/pids.max")); got != "33" {
+		t.Errorf("pids.max is %s", got)
+	}
+}
+
 // 0 is a limit of its own, and none is -1 (runtime-spec, config-linux, "PIDs").
 func TestLimitsOfProcesses(t *testing.T) {
 	r := newTool(t)

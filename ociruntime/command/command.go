@@ -23,6 +23,9 @@ type command struct {
 	least int    // number of arguments
 	most  int    // -1 is any
 	about string
+	// foreign says that what follows the first argument is another program's: its
+	// flags are not ours.
+	foreign bool
 	// flags declares the flags and returns what is done when they are parsed.
 	flags func(f *flags) action
 }
@@ -43,6 +46,7 @@ func commands() []command {
 // session is what the flags before the command say.
 type session struct {
 	root          string
+	rootGiven     bool // on the command line: it must be there
 	systemdCgroup bool
 	noCgroup      bool
 	rootless      bool
@@ -122,7 +126,7 @@ func (s *session) globals(f *flags) (open func() error) {
 		}
 		s.rootless = *rootless == "true" || *rootless == "1" || *rootless == "auto" && ociruntime.Restricted()
 		s.systemdCgroup, s.noCgroup = *systemd || *manager == "systemd", *manager == "disabled"
-		s.criu, s.root = *criu, *root
+		s.criu, s.root, s.rootGiven = *criu, *root, *root != ""
 		if s.root == "" {
 			s.root = defaultRoot()
 		}
@@ -155,7 +159,8 @@ func (s *session) run(c command, args []string) (int, error) {
 	f := newFlags()
 	help := f.flag("help h", "show this help")
 	do := c.flags(f)
-	if err := f.parse(args); errors.Is(err, flag.ErrHelp) {
+	args, err := f.parseAll(args, c.foreign)
+	if errors.Is(err, flag.ErrHelp) {
 		*help = true
 	} else if err != nil {
 		return 1, fmt.Errorf("%s: %w", c.name, err)
@@ -164,7 +169,6 @@ func (s *session) run(c command, args []string) (int, error) {
 		commandUsage(s.stdout, c, f)
 		return 0, nil
 	}
-	args = f.Args()
 	if len(args) < c.least || c.most >= 0 && len(args) > c.most {
 		return 1, fmt.Errorf("%s: %d arguments where %s %s %s is due", c.name, len(args), program, c.name, c.args)
 	}

@@ -2,6 +2,7 @@ package command
 
 import (
 	"encoding/json"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -100,6 +101,12 @@ func TestUnknownContainers(t *testing.T) {
 			t.Errorf("%s: exit code %d, want %d: %q", c.args, res.code, c.code, res.err)
 		}
 	}
+	if res := r.run(t, "list"); res.code != 1 || !strings.Contains(res.err, "no such file or directory") {
+		t.Errorf("list of a --root that is not there: %+v", res)
+	}
+	if err := os.Mkdir(r.root, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	if out := r.must(t, "list", "--format", "json"); out != "[]\n" {
 		t.Errorf("list says %q", out)
 	}
@@ -159,5 +166,17 @@ func TestVersionHasTheLinesThatDaemonsRead(t *testing.T) {
 				t.Errorf("%s: %q has no line %q", arg, out, prefix)
 			}
 		}
+	}
+}
+
+// Where a cgroup namespace hides the paths of cgroup v1 from the container, those
+// who compare them with the host's are lost; with v2 alone it belongs to the confinement.
+func TestSpecHasACgroupNamespaceWithCgroup2(t *testing.T) {
+	r := newTool(t)
+	dir := t.TempDir()
+	r.must(t, "spec", "-b", dir)
+	_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
+	if has := strings.Contains(read(t, dir+"/config.json"), `"type": "cgroup"`+"\n\t\t\t}"); has != (err == nil) {
+		t.Errorf("cgroup namespace: %v, cgroup v2 alone: %v", has, err == nil)
 	}
 }

@@ -22,7 +22,7 @@ import (
 const execFailed = 255
 
 var execCommand = command{
-	name: "exec", args: "CONTAINER [COMMAND ARGS…]", least: 1, most: -1,
+	name: "exec", args: "CONTAINER [COMMAND ARGS…]", least: 1, most: -1, foreign: true,
 	about: "run one more process in a running container",
 	flags: func(f *flags) action {
 		x := execFlags(f)
@@ -38,11 +38,11 @@ var execCommand = command{
 
 // execution is what the flags of exec say.
 type execution struct {
-	process, cwd, user, label, apparmor, cgroup *string
-	env, gids, caps                             *[]string
-	tty, noNewPrivs, detach, ignorePaused       *bool
-	consoleSocket, pidfdSocket, pidFile         *string
-	preserveFDs                                 *uint
+	process, cwd, user, label, apparmor   *string
+	env, gids, caps, cgroups              *[]string
+	tty, noNewPrivs, detach, ignorePaused *bool
+	consoleSocket, pidfdSocket, pidFile   *string
+	preserveFDs                           *uint
 }
 
 func execFlags(f *flags) execution {
@@ -57,7 +57,7 @@ func execFlags(f *flags) execution {
 		apparmor:      f.text("apparmor", "PROFILE", "AppArmor profile of the process", ""),
 		noNewPrivs:    f.flag("no-new-privs", "set the no new privileges bit"),
 		caps:          f.list("cap c", "CAP", "add a capability; may be repeated"),
-		cgroup:        f.text("cgroup", "PATH", "run in this group below the container's", ""),
+		cgroups:       f.list("cgroup", "[CONTROLLERS:]PATH", "run in this group below the container's; may be repeated, as cpu,cpuacct:PATH, on cgroup v1"),
 		ignorePaused:  f.flag("ignore-paused", "a paused container is no error: it runs after resume"),
 		detach:        f.flag("detach d", "leave it running"),
 		consoleSocket: f.text("console-socket", "PATH", "unix socket that receives the terminal's master", ""),
@@ -94,9 +94,14 @@ func (x execution) run(s *session, id string, args []string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	var terminal func(*os.File) error
+	if *x.consoleSocket == "" {
+		terminal = plainOutput
+	}
 	signals := catchSignals()
 	proc, err := c.Exec(context.Background(), p, ociruntime.ExecOptions{
-		Stdin: s.stdin, Stdout: s.stdout, Stderr: s.stderr, ExtraFiles: extra, Cgroup: *x.cgroup, IgnorePaused: *x.ignorePaused, Log: s.log,
+		Stdin: s.stdin, Stdout: s.stdout, Stderr: s.stderr, ExtraFiles: extra,
+		Cgroups: subgroups(*x.cgroups), IgnorePaused: *x.ignorePaused, Terminal: terminal, Log: s.log,
 	})
 	if err != nil {
 		return 0, err
@@ -171,6 +176,21 @@ func (x execution) spec(c *ociruntime.Container, args []string) (*specs.Process,
 		p.User.AdditionalGids = append(p.User.AdditionalGids, uint32(gid))
 	}
 	return p, nil
+}
+
+// subgroups reads PATH, and CONTROLLERS:PATH.
+func subgroups(flags []string) map[string]string {
+	groups := map[string]string{}
+	for _, f := range flags {
+		controllers, path, ok := strings.Cut(f, ":")
+		if !ok {
+			controllers, path = "", f
+		}
+		for _, c := range strings.Split(controllers, ",") {
+			groups[c] = path
+		}
+	}
+	return groups
 }
 
 func readProcess(file string) (*specs.Process, error) {

@@ -5,12 +5,12 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
 // flags are the flags of one command: those of the standard library, where a
-// flag may have a second name ("bundle b"), with one dash or two. They end with
-// the first argument, so that exec can pass the flags of others on.
+// flag may have a second name ("bundle b"), with one dash or two.
 type flags struct {
 	*flag.FlagSet
 	lines []string // of the help
@@ -82,6 +82,23 @@ func (f *flags) parse(args []string) error {
 		return fmt.Errorf("unknown flag %s", name)
 	}
 	return errors.New(text)
+}
+
+// parseAll takes flags that stand after arguments as well, unless those are
+// foreign, and returns the arguments.
+func (f *flags) parseAll(args []string, foreign bool) (rest []string, err error) {
+	for {
+		if err := f.parse(args); err != nil || foreign {
+			return f.Args(), err
+		}
+		left := f.Args()
+		n := slices.IndexFunc(left, func(a string) bool { return len(a) > 1 && a[0] == '-' })
+		ended := len(left) < len(args) && args[len(args)-len(left)-1] == "--"
+		if n < 0 || ended {
+			return append(rest, left...), nil
+		}
+		rest, args = append(rest, left[:n]...), left[n:]
+	}
 }
 
 func (f *flags) print(w io.Writer) {

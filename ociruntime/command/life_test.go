@@ -369,12 +369,52 @@ func TestEventsTellOfMemoryShortage(t *testing.T) {
 	}
 }
 
+func withoutPidNamespace(s *specs.Spec) {
+	s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace })
+}
+
+// Where the first process takes no other with it, SIGKILL is for all, before and
+// after its end.
+func TestKillReachesWhatOutlivesTheFirstProcess(t *testing.T) {
+	r := newTool(t)
+	pidFile := filepath.Join(t.TempDir(), "pid")
+	for _, c := range []struct {
+		id   string
+		gone bool
+	}{{"lives", false}, {"gone", true}} {
+		r.must(t, "run", "-d", "-b", sleeper(t, withoutPidNamespace), c.id)
+		r.must(t, "exec", "-d", "--pid-file", pidFile, c.id, "sleep", "1000")
+		other, err := strconv.Atoi(read(t, pidFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := r.state(t, c.id).Pid
+		if c.gone {
+			if err := unix.Kill(first, unix.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			reapChild(t, first)
+		}
+		r.must(t, "kill", c.id, "KILL")
+		if code := reapChild(t, other); code != 137 {
+			t.Errorf("%s: the other process ended with %d", c.id, code)
+		}
+		if !c.gone {
+			reapChild(t, first)
+		}
+		if res := r.run(t, "kill", c.id, "KILL"); res.code != 1 || !strings.Contains(res.err, "container not running") {
+			t.Errorf("nobody is left: %+v", res)
+		}
+		r.must(t, "delete", c.id)
+	}
+}
+
 func TestKillAllReachesEveryProcess(t *testing.T) {
 	r := newTool(t)
 	// Without a pid namespace of its own nothing else takes the others along.
 	dir := bundle(t, func(s *specs.Spec) {
 		shell("sleep 1000 & sleep 1000 & wait")(s)
-		s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace })
+		withoutPidNamespace(s)
 	})
 	r.must(t, "run", "-d", "-b", dir, "x")
 	var pids []int
@@ -483,6 +523,22 @@ func TestRunDrivesTheTerminalItself(t *testing.T) {
 	cmd.Wait()
 	if code := cmd.ProcessState.ExitCode(); code != 6 {
 		t.Errorf("exit code %d", code)
+	}
+}
+
+// Where our output is no terminal, its lines end as the program ends them.
+func TestOutputOfATerminalIsPlain(t *testing.T) {
+	r := newTool(t)
+	dir := bundle(t, func(s *specs.Spec) {
+		shell("echo one; echo two")(s)
+		s.Process.Terminal = true
+	})
+	if res := r.run(t, "run", "-b", dir, "x"); res.out != "one\ntwo\n" {
+		t.Errorf("run: %+v", res)
+	}
+	r.detached(t, sleeper(t, nil), "x")
+	if res := r.run(t, "exec", "--tty", "x", "sh", "-c", "echo one; echo two"); res.out != "one\ntwo\n" {
+		t.Errorf("exec: %+v", res)
 	}
 }
 

@@ -1,7 +1,9 @@
 package command
 
 import (
+	"encoding/json"
 	"fmt"
+	"os"
 	"text/tabwriter"
 	"time"
 
@@ -17,6 +19,11 @@ var listCommand = command{
 		return func(s *session, _ []string) (int, error) {
 			if err := checkFormat(*format); err != nil {
 				return 1, err
+			}
+			if s.rootGiven {
+				if _, err := os.Stat(s.root); err != nil {
+					return 1, fmt.Errorf("--root: %w", err)
+				}
 			}
 			states, err := s.states()
 			if err != nil {
@@ -63,7 +70,7 @@ func (s *session) printStates(states []ociruntime.State, quiet bool, format stri
 		}
 		return nil
 	case format == "json":
-		return printJSON(s.stdout, states)
+		return json.NewEncoder(s.stdout).Encode(states)
 	}
 	w := tabwriter.NewWriter(s.stdout, 12, 1, 3, ' ', 0)
 	fmt.Fprintln(w, "ID\tPID\tSTATUS\tBUNDLE\tCREATED\tOWNER")

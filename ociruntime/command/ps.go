@@ -13,7 +13,7 @@ import (
 )
 
 var psCommand = command{
-	name: "ps", args: "CONTAINER [FLAGS OF ps(1)]", least: 1, most: -1,
+	name: "ps", args: "CONTAINER [FLAGS OF ps(1)]", least: 1, most: -1, foreign: true,
 	about: "list the processes of a container",
 	flags: func(f *flags) action {
 		format := f.text("format f", "FORMAT", "'table' or 'json'", "table")

@@ -7,8 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 var specCommand = command{
@@ -19,6 +21,9 @@ var specCommand = command{
 		rootless := f.flag("rootless", "for a container of an ordinary user")
 		return func(_ *session, _ []string) (int, error) {
 			spec := exampleSpec()
+			if unix.Access("/sys/fs/cgroup/cgroup.controllers", unix.F_OK) != nil {
+				withoutCgroupNamespace(spec)
+			}
 			if *rootless {
 				makeRootless(spec, os.Geteuid(), os.Getegid())
 			}
@@ -28,6 +33,12 @@ var specCommand = command{
 			return 0, nil
 		}
 	},
+}
+
+// withoutCgroupNamespace is for cgroup v1, where callers find a container's groups
+// by the paths that it sees itself.
+func withoutCgroupNamespace(spec *specs.Spec) {
+	spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.CgroupNamespace })
 }
 
 func writeSpec(file string, spec *specs.Spec) error {

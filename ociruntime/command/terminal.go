@@ -24,6 +24,9 @@ func (s *session) drive(master *os.File) (*terminal, error) {
 	if master == nil {
 		return nil, nil
 	}
+	if err := plainOutput(master); err != nil {
+		return nil, err
+	}
 	t := &terminal{master: master, stdin: s.stdin, copied: make(chan error, 1)}
 	if fd := int(s.stdin.Fd()); term.IsTerminal(fd) {
 		saved, err := term.MakeRaw(fd)
@@ -31,6 +34,10 @@ func (s *session) drive(master *os.File) (*terminal, error) {
 			return nil, fmt.Errorf("make the terminal raw: %w", err)
 		}
 		t.saved = saved
+		if err := changeOutput(fd, func(flags uint32) uint32 { return flags | unix.OPOST }); err != nil {
+			t.restore()
+			return nil, err
+		}
 		t.resize()
 	}
 	go io.Copy(master, s.stdin) // ends with the program: a read of stdin cannot be called off
@@ -39,6 +46,25 @@ func (s *session) drive(master *os.File) (*terminal, error) {
 		t.copied <- err
 	}()
 	return t, nil
+}
+
+// plainOutput leaves it to our own terminal to begin lines at the left: where our
+// output is a file or a pipe, lines end as the program ends them.
+func plainOutput(master *os.File) error {
+	return changeOutput(int(master.Fd()), func(flags uint32) uint32 { return flags &^ unix.ONLCR })
+}
+
+// changeOutput changes what a terminal makes of output (termios(3), c_oflag).
+func changeOutput(fd int, change func(flags uint32) uint32) error {
+	t, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err == nil {
+		t.Oflag = change(t.Oflag)
+		err = unix.IoctlSetTermios(fd, unix.TCSETS, t)
+	}
+	if err != nil {
+		return fmt.Errorf("set up the terminal: %w", err)
+	}
+	return nil
 }
 
 // fit makes the terminal of a process that we drive as large as ours, if nothing

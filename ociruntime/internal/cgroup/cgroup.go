@@ -210,14 +210,34 @@ func (g *Group) Unified() (dir string, ok bool) {
 // V2Only says whether g is in v2 alone: limits are v2's then.
 func (g *Group) V2Only() bool { return len(g.Dirs) == 1 && g.Dirs[0].V2 }
 
-// Sub is the group name below g.
-func (g *Group) Sub(name string) *Group {
+// Sub is a group below g, which must be there: in each hierarchy the one named for
+// a controller of it, else the one named for "".
+func (g *Group) Sub(names map[string]string) (*Group, error) {
+	for c, name := range names {
+		if !filepath.IsLocal(strings.TrimPrefix(name, "/")) && strings.Trim(name, "/") != "" {
+			return nil, fmt.Errorf("bad sub cgroup path %q: it does not lie below the container's", name)
+		}
+		if _, ok := g.Of(c); !ok && c != "" {
+			return nil, fmt.Errorf("unknown controller %q: the container has no group of it", c)
+		}
+	}
 	s := &Group{}
 	for _, d := range g.Dirs {
+		name := names[""]
+		for _, c := range d.Controllers {
+			if n, ok := names[c]; ok {
+				name = n
+			}
+		}
 		d.Path = filepath.Join(d.Path, name)
+		if len(names) > 0 {
+			if _, err := os.Stat(d.Path); err != nil {
+				return nil, fmt.Errorf("before adding pid to cgroup: %w", err)
+			}
+		}
 		s.Dirs = append(s.Dirs, d)
 	}
-	return s
+	return s, nil
 }
 
 // JoinFiles are the files that a child writes itself to, "0", to join on v1.
