@@ -50,30 +50,15 @@ func (d *diffs) Apply(ctx context.Context, r *api.ApplyRequest) (*api.ApplyRespo
 	return &api.ApplyResponse{Applied: descriptorToAPI(applied)}, nil
 }
 
+// apply decompresses, hashes and extracts at the same time.
 func apply(ctx context.Context, ra content.ReaderAt, mounts []mount.Mount) (ocispec.Descriptor, error) {
-	r, _, err := layer.Decompress(io.NewSectionReader(ra, 0, ra.Size()))
-	if err != nil {
-		return ocispec.Descriptor{}, err
+	tar := layer.Open(io.NopCloser(io.NewSectionReader(ra, 0, ra.Size())), digest.Canonical)
+	err := layer.Apply(ctx, mounts, tar)
+	if cerr := tar.Close(); err == nil {
+		err = cerr
 	}
-	defer r.Close()
-	hash := digest.Canonical.Digester()
-	n := &counter{}
-	tar := io.TeeReader(r, io.MultiWriter(hash.Hash(), n))
-	if err := layer.Apply(ctx, mounts, tar); err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	// What follows the end of the archive belongs to the digest too.
-	if _, err := io.Copy(io.Discard, tar); err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: hash.Digest(), Size: n.bytes}, nil
-}
-
-type counter struct{ bytes int64 }
-
-func (c *counter) Write(p []byte) (int, error) {
-	c.bytes += int64(len(p))
-	return len(p), nil
+	sum, size := tar.Sum()
+	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: sum, Size: size}, err
 }
 
 // Diff writes a blob with what right changed against left. A client without a

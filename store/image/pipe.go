@@ -1,11 +1,14 @@
 package image
 
-import "io"
+import (
+	"io"
+	"sync"
+)
 
 // pipe passes buffers from one goroutine to the next. There is a fixed number of
 // them, which go round:
 //
-//	writer: buffer → fill → send …  close      reader: Read …  stop
+//	writer: buffer → fill → send …  close      reader: Read …  Close      both: recycle
 type pipe struct {
 	full chan []byte
 	free chan []byte
@@ -14,15 +17,28 @@ type pipe struct {
 
 	rest  []byte // of the buffer that is being read
 	whole []byte
+	all   []*[packedSize]byte
 }
 
-// newPipe makes a pipe with n buffers of size bytes.
-func newPipe(n, size int) *pipe {
+// kept are buffers for the next pipe, until memory is collected.
+var kept = sync.Pool{New: func() any { return new([packedSize]byte) }}
+
+// newPipe makes a pipe with n buffers.
+func newPipe(n int) *pipe {
 	p := &pipe{full: make(chan []byte, n), free: make(chan []byte, n), gone: make(chan struct{})}
 	for range n {
-		p.free <- make([]byte, size)
+		b := kept.Get().(*[packedSize]byte)
+		p.all = append(p.all, b)
+		p.free <- b[:]
 	}
 	return p
+}
+
+// recycle gives the buffers away, when neither side uses the pipe any more.
+func (p *pipe) recycle() {
+	for _, b := range p.all {
+		kept.Put(b)
+	}
 }
 
 // buffer gives the writer a buffer to fill, or false when nobody reads any more.
@@ -49,35 +65,26 @@ func (p *pipe) close(err error) {
 	close(p.full)
 }
 
-// next gives what has not been read of the oldest buffer.
-func (p *pipe) next() ([]byte, error) {
+// Read is for the one reader.
+func (p *pipe) Read(b []byte) (int, error) {
 	for len(p.rest) == 0 {
 		if p.whole != nil {
 			p.free <- p.whole
 			p.whole = nil
 		}
-		b, ok := <-p.full
+		full, ok := <-p.full
 		if !ok {
-			return nil, p.err
+			return 0, p.err
 		}
-		p.whole, p.rest = b, b
+		p.whole, p.rest = full, full
 	}
-	return p.rest, nil
-}
-
-// Read is for the one reader.
-func (p *pipe) Read(b []byte) (int, error) {
-	have, err := p.next()
-	if err != nil {
-		return 0, err
-	}
-	n := copy(b, have)
-	p.rest = have[n:]
+	n := copy(b, p.rest)
+	p.rest = p.rest[n:]
 	return n, nil
 }
 
-// stop tells the writer that nobody reads any more.
-func (p *pipe) stop() { close(p.gone) }
+// Close tells the writer that nobody reads any more.
+func (p *pipe) Close() error { close(p.gone); return nil }
 
 // fill reads from r until b is full or r has ended.
 func fill(r io.Reader, b []byte) (n int, err error) {

@@ -8,7 +8,6 @@ import (
 	"io"
 
 	"github.com/containerd/errdefs"
-	"github.com/opencontainers/go-digest"
 
 	"github.com/gantryd/gantry/internal/mount"
 	"github.com/gantryd/gantry/store/layer"
@@ -16,10 +15,11 @@ import (
 
 // task extracts one layer into a prepared snapshot:
 //
-//	registry or blob ─▶ receive ─▶ inflate ─▶ hash, extract ─▶ snapshot
+//	registry or blob ─▶ receive ─▶ decompress ─▶ extract ─▶ snapshot
+//	                      │                └──▶ hash
 //	                      └▶ content store (hashes)
 //
-// Each of the three has a goroutine; between them a few buffers go round.
+// Each has a goroutine; between them a few buffers go round.
 type task struct {
 	job      *job
 	index    int
@@ -29,19 +29,20 @@ type task struct {
 	implicit []string
 }
 
-// Sizes in bytes and numbers of the buffers: large enough that handing over costs
-// nothing, small enough to stay in a processor's cache.
+// packedSize in bytes is large enough that handing a buffer over costs nothing, and
+// small enough that a few stay in a processor's cache.
 const (
 	packedSize = 256 << 10
-	plainSize  = 256 << 10
 	buffers    = 4
 )
-
-var errStopped = errors.New("nobody reads any more")
 
 // unpack runs the pipeline. Whatever goes wrong, all of it has ended when it
 // returns, and the error is that of the first cause.
 func (t *task) unpack(ctx context.Context) error {
+	want := t.job.diffIDs[t.index]
+	if !want.Algorithm().Available() {
+		return fmt.Errorf("diff ID %s: unknown algorithm: %w", want, errdefs.ErrInvalidArgument)
+	}
 	src, err := t.job.open(ctx, t.job.layers[t.index])
 	if err != nil {
 		return err
@@ -50,22 +51,19 @@ func (t *task) unpack(ctx context.Context) error {
 	receiving, cancel := context.WithCancel(ctx)
 	defer cancel()
 
-	packed, plain := newPipe(buffers, packedSize), newPipe(buffers, plainSize)
-	received, inflated := make(chan error, 1), make(chan error, 1)
+	packed, received := newPipe(buffers), make(chan error, 1)
+	defer packed.recycle()
 	go func() {
 		err := src.receive(receiving, packed)
 		packed.close(orEOF(err))
 		received <- err
 	}()
-	go func() {
-		err := inflate(plain, packed)
-		packed.stop()
-		plain.close(orEOF(err))
-		inflated <- err
-	}()
+	plain := layer.Open(packed, want.Algorithm())
 	extractErr := t.extract(ctx, plain)
-	plain.stop()
-	inflateErr := <-inflated
+	inflateErr := plain.Close()
+	if got, _ := plain.Sum(); extractErr == nil && got != want {
+		extractErr = fmt.Errorf("uncompressed it is %s, its config says %s: %w", got, want, errdefs.ErrFailedPrecondition)
+	}
 	stop := extractErr != nil && !damaged(inflateErr) && !damaged(extractErr)
 	if stop {
 		cancel() // the bytes are not to blame: no need to see the rest
@@ -99,68 +97,15 @@ func orEOF(err error) error {
 
 // damaged says whether an error may come from wrong bytes.
 func damaged(err error) bool {
-	return err != nil && !errors.Is(err, errStopped) && !errdefs.IsResourceExhausted(err) &&
+	return err != nil && !errdefs.IsResourceExhausted(err) &&
 		(errdefs.IsDataLoss(err) || errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF))
 }
 
-// inflate decompresses packed into plain.
-func inflate(plain, packed *pipe) error {
-	z, _, err := layer.Decompress(packed)
-	if err != nil {
-		return fmt.Errorf("%w: %w", err, errdefs.ErrDataLoss)
-	}
-	defer z.Close()
-	for {
-		b, ok := plain.buffer()
-		if !ok {
-			return errStopped
-		}
-		n, err := fill(z, b)
-		plain.send(b[:n])
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("decompress: %w: %w", err, errdefs.ErrDataLoss)
-		}
-	}
-}
-
-// extract writes the tar into the snapshot and verifies the diff ID.
-func (t *task) extract(ctx context.Context, plain *pipe) (err error) {
-	want := t.job.diffIDs[t.index]
-	if !want.Algorithm().Available() {
-		return fmt.Errorf("diff ID %s: unknown algorithm: %w", want, errdefs.ErrInvalidArgument)
-	}
-	r := &hashReader{pipe: plain, digester: want.Algorithm().Digester()}
+// extract writes the tar into the snapshot.
+func (t *task) extract(ctx context.Context, plain io.Reader) (err error) {
 	if t.alone {
-		t.implicit, err = layer.ApplyAlone(ctx, t.mounts, t.index == 0, r)
-	} else {
-		err = layer.Apply(ctx, t.mounts, r)
-	}
-	if err != nil {
+		t.implicit, err = layer.ApplyAlone(ctx, t.mounts, t.index == 0, plain)
 		return err
 	}
-	if got := r.digester.Digest(); got != want {
-		return fmt.Errorf("uncompressed it is %s, its config says %s: %w", got, want, errdefs.ErrFailedPrecondition)
-	}
-	return nil
-}
-
-// hashReader hashes each buffer of the pipe once, when its first byte is read.
-type hashReader struct {
-	pipe     *pipe
-	digester digest.Digester
-}
-
-func (r *hashReader) Read(b []byte) (int, error) {
-	fresh := len(r.pipe.rest) == 0
-	have, err := r.pipe.next()
-	if err != nil {
-		return 0, err
-	}
-	if fresh {
-		r.digester.Hash().Write(have)
-	}
-	return r.pipe.Read(b)
+	return layer.Apply(ctx, t.mounts, plain)
 }

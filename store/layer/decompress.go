@@ -15,6 +15,10 @@ import (
 // windowLimit is how many bytes of memory a zstd frame may ask for.
 const windowLimit = 128 << 20
 
+// headSize is how much is read at first; who then reads more at a time has it
+// without a copy.
+const headSize = 32 << 10
+
 // Compression is the form of a layer.
 type Compression string
 
@@ -28,7 +32,37 @@ const (
 // Decompress reads r as gzip or zstd or as it is, told by its first bytes. Close
 // does not close r.
 func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
-	br := bufio.NewReaderSize(r, 256<<10)
+	z, compression, err := open(r)
+	if err != nil {
+		return nil, compression, err
+	}
+	return z, compression, nil
+}
+
+// decoder is a layer that is being decompressed.
+type decoder struct {
+	io.ReadCloser
+	gzip *inflate.Reader // where it is that
+}
+
+// next decompresses as much as goes into buf, and gives the part of it that is new.
+func (d *decoder) next(buf *inflate.Buffer) ([]byte, error) {
+	if d.gzip != nil {
+		return d.gzip.Fill(buf)
+	}
+	n := 0
+	for n < len(buf) {
+		m, err := d.Read(buf[n:])
+		n += m
+		if err != nil {
+			return buf[:n], err
+		}
+	}
+	return buf[:n], nil
+}
+
+func open(r io.Reader) (*decoder, Compression, error) {
+	br := bufio.NewReaderSize(r, headSize)
 	head, err := br.Peek(4)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, Uncompressed, err
@@ -39,15 +73,15 @@ func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
 		if err != nil {
 			return nil, Gzip, fmt.Errorf("read gzip: %w", err)
 		}
-		return io.NopCloser(z), Gzip, nil
+		return &decoder{io.NopCloser(z), z}, Gzip, nil
 	case isZstd(head):
 		z, err := zstd.NewReader(br, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(windowLimit))
 		if err != nil {
 			return nil, Zstd, fmt.Errorf("read zstd: %w", err)
 		}
-		return z.IOReadCloser(), Zstd, nil
+		return &decoder{z.IOReadCloser(), nil}, Zstd, nil
 	}
-	return io.NopCloser(br), Uncompressed, nil
+	return &decoder{io.NopCloser(br), nil}, Uncompressed, nil
 }
 
 // isZstd knows a zstd frame and a skippable one (RFC 8878, 3.1).

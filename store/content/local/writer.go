@@ -20,7 +20,8 @@ import (
 )
 
 // flushEvery is how many bytes are received before the kernel is asked to begin
-// writing them to disk, so that the fsync of Commit finds little to do.
+// writing them to disk, and so for the last ones, so that the fsync of Commit finds
+// little to do.
 const flushEvery = 8 << 20
 
 // writer is an open ingest. One goroutine at a time may use it.
@@ -147,7 +148,7 @@ func (w *writer) Write(p []byte) (int, error) {
 	if err != nil {
 		return n, fmt.Errorf("write ingest %s: %w", w.ref, kind(err))
 	}
-	if w.status.Offset-w.flushed >= flushEvery {
+	if w.status.Offset-w.flushed >= flushEvery || w.status.Offset == w.status.Total {
 		// Only a hint: where the file system refuses it, Commit waits longer.
 		_ = unix.SyncFileRange(int(w.data.Fd()), w.flushed, w.status.Offset-w.flushed, unix.SYNC_FILE_RANGE_WRITE)
 		w.flushed = w.status.Offset
