@@ -37,6 +37,7 @@ type Facts struct {
 	NoSELinux    bool // SELinux is off: labels mean nothing
 	ExtraFiles   int
 	NoPivot      bool
+	Revealing    []string // mounts of the host that NoPivot must not leave below
 	NoNewKeyring bool
 	Rootless     bool // the parent is an ordinary user, and may not copy mounts
 	HelpersMap   bool // newuidmap and newgidmap map the new user namespace

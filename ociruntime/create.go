@@ -104,6 +104,11 @@ func (c *Container) look(o CreateOptions) (Facts, error) {
 		return Facts{}, err
 	}
 	facts.ID, facts.NoPivot, facts.NoNewKeyring, facts.ExtraFiles = o.ID, o.NoPivot, o.NoNewKeyring, len(o.ExtraFiles)
+	if o.NoPivot {
+		if facts.Revealing, err = revealing(facts.Rootfs); err != nil {
+			return Facts{}, err
+		}
+	}
 	facts.CgroupJoin, facts.CgroupMounts = c.group.JoinFiles(), cgroupMounts(layout, c.group)
 	facts.Rootless, facts.HelpersMap, facts.Restricted = os.Geteuid() != 0, needsHelpers(c.spec.Linux), Restricted()
 	c.rec = &record{

@@ -82,6 +82,33 @@ func (f *Facts) mountFacts(root int, m specs.Mount) error {
 	return nil
 }
 
+// revealing are the mounts of procfs and sysfs outside the rootfs, the last first.
+func revealing(rootfs string) ([]string, error) {
+	info, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("look for mounts to hide: %w", err)
+	}
+	defer info.Close()
+	var list []string
+	lines := bufio.NewScanner(info)
+	for lines.Scan() {
+		mount, super, _ := strings.Cut(lines.Text(), " - ")
+		f := strings.Fields(mount)
+		fstype, _, _ := strings.Cut(super, " ")
+		if len(f) < 5 || fstype != "proc" && fstype != "sysfs" {
+			continue
+		}
+		where := octalEscapes.Replace(f[4]) // proc_pid_mountinfo(5)
+		if rel, err := filepath.Rel(rootfs, where); err != nil || !filepath.IsLocal(rel) {
+			list = append(list, where)
+		}
+	}
+	slices.Reverse(list)
+	return list, lines.Err()
+}
+
+var octalEscapes = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+
 // openIn opens name with root as the root directory: no symlink leads out.
 func openIn(root int, name string, flags uint64) (int, error) {
 	return unix.Openat2(root, strings.TrimPrefix(name, "/"), &unix.OpenHow{

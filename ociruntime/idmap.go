@@ -13,6 +13,7 @@ import (
 // idmap is the id mapping of a mount.
 type idmap struct {
 	uids, gids []specs.LinuxIDMapping
+	namespace  string // user namespace that has the mapping, in place of both
 	recursive  bool
 }
 
@@ -21,6 +22,12 @@ func (c *compiler) mountIDMap(m specs.Mount, o mountOptions) (*idmap, error) {
 	im := &idmap{uids: m.UIDMappings, gids: m.GIDMappings, recursive: o.idmap == "ridmap"}
 	if len(im.uids) == 0 && len(im.gids) == 0 {
 		im.uids, im.gids = c.linux.UIDMappings, c.linux.GIDMappings
+		for _, n := range c.linux.Namespaces {
+			if n.Type == specs.UserNamespace && n.Path != "" {
+				im.namespace = n.Path
+				return im, nil
+			}
+		}
 	}
 	if len(im.uids) == 0 || len(im.gids) == 0 {
 		return nil, fmt.Errorf("option %s: both uidMappings and gidMappings are needed", o.idmap)
@@ -32,7 +39,13 @@ func (c *compiler) mountIDMap(m specs.Mount, o mountOptions) (*idmap, error) {
 // Linux 5.12). The mapping comes from a user namespace, which a process of its
 // own makes and which lives on in the mount.
 func (im *idmap) apply(fd int) error {
-	ns, err := userNamespace(im.uids, im.gids)
+	var ns *os.File
+	var err error
+	if im.namespace != "" {
+		ns, err = os.Open(im.namespace)
+	} else {
+		ns, err = userNamespace(im.uids, im.gids)
+	}
 	if err != nil {
 		return err
 	}

@@ -122,11 +122,11 @@ func TestProfilesThatCannotNotify(t *testing.T) {
 	notify := []specs.LinuxSyscall{{Names: []string{"write"}, Action: specs.ActNotify}}
 	mount := []specs.LinuxSyscall{{Names: []string{"mount"}, Action: specs.ActNotify}}
 	for want, profile := range map[string]specs.LinuxSeccomp{
-		"listenerMetadata: it needs listenerPath": {DefaultAction: specs.ActAllow, ListenerMetadata: "x"},
-		"needs linux.seccomp.listenerPath":        {DefaultAction: specs.ActAllow, Syscalls: mount},
-		"cannot be used for the write syscall":                     {DefaultAction: specs.ActAllow, Syscalls: notify, ListenerPath: "/x"},
-		"defaultAction":                           {DefaultAction: specs.ActNotify, ListenerPath: "/x"},
-		"listenerPath: failed to connect with seccomp agent at /no/agent":      {DefaultAction: specs.ActAllow, Syscalls: mount, ListenerPath: "/no/agent"},
+		"listenerMetadata: it needs listenerPath":                         {DefaultAction: specs.ActAllow, ListenerMetadata: "x"},
+		"needs linux.seccomp.listenerPath":                                {DefaultAction: specs.ActAllow, Syscalls: mount},
+		"cannot be used for the write syscall":                            {DefaultAction: specs.ActAllow, Syscalls: notify, ListenerPath: "/x"},
+		"defaultAction":                                                   {DefaultAction: specs.ActNotify, ListenerPath: "/x"},
+		"listenerPath: failed to connect with seccomp agent at /no/agent": {DefaultAction: specs.ActAllow, Syscalls: mount, ListenerPath: "/no/agent"},
 	} {
 		s := dockerSpec(t, "true")
 		s.Linux.Seccomp = &profile

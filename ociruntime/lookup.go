@@ -19,7 +19,7 @@ func (c *compiler) findTheProgram() {
 	c.program = c.reg()
 	if strings.Contains(name, "/") {
 		c.stage(findProgram, name)
-		c.call("faccessat", cwd(), str(name), num(unix.X_OK))
+		c.executable(name)
 		c.refuseDirectory(name)
 		c.set(name)
 		return
@@ -31,7 +31,7 @@ func (c *compiler) findTheProgram() {
 		}
 		candidate := path.Join(dir, name)
 		nextDir, isFile := c.label(), c.label()
-		c.call("faccessat", cwd(), str(candidate), num(unix.X_OK)).orElse(nextDir,
+		c.executable(candidate).orElse(nextDir,
 			unix.ENOENT, unix.EACCES, unix.ENOTDIR, unix.ELOOP, unix.ENAMETOOLONG, unix.EPERM)
 		// Directories pass that too; a file does not open as one.
 		h := named(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, "O_PATH|O_DIRECTORY|O_CLOEXEC")
@@ -40,8 +40,13 @@ func (c *compiler) findTheProgram() {
 		c.set(candidate).goTo(found)
 		c.mark(nextDir)
 	}
-	c.call("faccessat", cwd(), str(""), num(unix.X_OK)) // ENOENT: nothing was found
+	c.executable("") // ENOENT: nothing was found
 	c.mark(found)
+}
+
+// executable asks as execve will: by the effective id and its capabilities (Linux 5.8).
+func (c *compiler) executable(name string) *Step {
+	return c.call("faccessat2", cwd(), str(name), num(unix.X_OK), named(unix.AT_EACCESS, "AT_EACCESS"))
 }
 
 // Names of steps that errors are told by.

@@ -14,6 +14,7 @@ type mountOptions struct {
 	attr        unix.MountAttr // of the mount itself
 	rec         unix.MountAttr // of it and everything below (rro and the like)
 	propagation []treeAttr     // in the order given
+	flags       bool           // some option is about attr
 	bind        bool
 	recursive   bool // rbind
 	remount     bool
@@ -48,6 +49,10 @@ var attrOptions = map[string]attrOption{
 	"strictatime":   {set: unix.MOUNT_ATTR_STRICTATIME, clear: unix.MOUNT_ATTR__ATIME},
 	"nostrictatime": {set: unix.MOUNT_ATTR_RELATIME, clear: unix.MOUNT_ATTR__ATIME},
 }
+
+// keepsAtime are options that mount(2) has no bit for: a bind mount keeps what its
+// source has.
+var keepsAtime = map[string]bool{"atime": true, "norelatime": true, "nostrictatime": true, "diratime": true}
 
 var propagationOptions = map[string]treeAttr{
 	"private":     {attr: unix.MountAttr{Propagation: unix.MS_PRIVATE}},
@@ -92,12 +97,12 @@ func knownMountOptions() []string {
 // parseMountOptions sorts the options of m by what they act upon.
 func parseMountOptions(m specs.Mount) (mountOptions, error) {
 	o := mountOptions{bind: m.Type == "bind" || m.Type == "rbind", recursive: m.Type == "rbind"}
+	o.bind = o.bind || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
 	for _, opt := range m.Options {
 		switch opt {
 		case "bind":
-			o.bind = true
 		case "rbind":
-			o.bind, o.recursive = true, true
+			o.recursive = true
 		case "remount":
 			o.remount = true
 		case "tmpcopyup":
@@ -121,7 +126,10 @@ func (o *mountOptions) add(opt string) {
 		return
 	}
 	if a, ok := attrOptions[opt]; ok {
-		a.apply(&o.attr)
+		o.flags = true
+		if !o.bind || !keepsAtime[opt] {
+			a.apply(&o.attr)
+		}
 		return
 	}
 	if a, ok := attrOptions[strings.TrimPrefix(opt, "r")]; ok && opt[0] == 'r' {

@@ -105,8 +105,8 @@ func (c *compiler) bind(m specs.Mount, o mountOptions, dest string) error {
 	}
 	// A mount made inside takes the propagation that the container's root has.
 	f.Attrs = append(f.Attrs, treeAttr{attr: unix.MountAttr{Propagation: c.rootPropagation()}, recursive: true})
-	if o.attr.Attr_set|o.attr.Attr_clr != 0 {
-		f.Attrs = append(f.Attrs, treeAttr{attr: o.attr})
+	if o.flags {
+		f.Attrs = append(f.Attrs, treeAttr{attr: c.bindFlags(o.attr)})
 	}
 	if o.rec.Attr_set|o.rec.Attr_clr != 0 {
 		f.Attrs = append(f.Attrs, treeAttr{attr: o.rec, recursive: true})
@@ -121,6 +121,23 @@ func (c *compiler) bind(m specs.Mount, o mountOptions, dest string) error {
 	tree := c.file(f)
 	c.attach(tree, c.at(dest, !c.NotDir[src], resolveFor(dest)))
 	return nil
+}
+
+// bindFlags are the flags of a bind mount whose options name any: as mount(2) has
+// it, those that they do not name are not set. In a user namespace they stay,
+// for there mount(2) may not take them away; but for nosymfollow.
+func (c *compiler) bindFlags(a unix.MountAttr) unix.MountAttr {
+	clears := uint64(unix.MOUNT_ATTR_NOSYMFOLLOW)
+	if !c.has(specs.UserNamespace) {
+		clears |= unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+	}
+	a.Attr_clr |= clears &^ a.Attr_set
+	if atime := uint64(unix.MOUNT_ATTR__ATIME); a.Attr_set&unix.MOUNT_ATTR_NODIRATIME != 0 && a.Attr_clr&atime == 0 {
+		a.Attr_clr |= atime // which leaves relatime
+	} else if a.Attr_clr&atime != 0 && a.Attr_set&unix.MOUNT_ATTR_NODIRATIME == 0 {
+		a.Attr_clr |= unix.MOUNT_ATTR_NODIRATIME
+	}
+	return a
 }
 
 // resolveFor refuses links on the way to /proc and /sys, whatever is mounted

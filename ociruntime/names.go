@@ -20,7 +20,7 @@ var callNumbers = map[string]int{
 	"dup3":              unix.SYS_DUP3,
 	"execve":            unix.SYS_EXECVE,
 	"exit_group":        unix.SYS_EXIT_GROUP,
-	"faccessat":         unix.SYS_FACCESSAT,
+	"faccessat2":        unix.SYS_FACCESSAT2,
 	"fchdir":            unix.SYS_FCHDIR,
 	"fchmod":            unix.SYS_FCHMOD,
 	"fchmodat":          unix.SYS_FCHMODAT,

@@ -104,6 +104,12 @@ func (c *compiler) enterRoot() error {
 	case !c.has(specs.MountNamespace):
 		c.call("chroot", str("."))
 	case c.NoPivot:
+		// The host's tree stays below. With a whole procfs or sysfs in it the kernel
+		// would let any user namespace in the container mount another, without masks.
+		for _, p := range c.Revealing {
+			c.hideBelow(p)
+		}
+		c.call("fchdir", c.root)
 		c.call("mount", str("."), str("/"), null(), named(unix.MS_MOVE, "MS_MOVE"), null())
 		c.call("chroot", str("."))
 	default:
@@ -120,6 +126,17 @@ func (c *compiler) enterRoot() error {
 		c.call("mount", null(), str("/"), null(), named(flags, "MS_"+strings.ToUpper(c.linux.RootfsPropagation)), null())
 	}
 	return c.makeReadonly()
+}
+
+// hideBelow takes a mount of the host out of the child's namespace, or covers it.
+func (c *compiler) hideBelow(p string) {
+	busy, done := c.label(), c.label()
+	c.stage("hide the host's", p)
+	c.call("umount2", str(p), named(unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW, "MNT_DETACH|UMOUNT_NOFOLLOW")).goTo(done).orElse(busy, unix.EINVAL, unix.EPERM)
+	c.mark(busy)
+	c.call("mount", str("tmpfs"), str(p), str("tmpfs"), num(0), null()).fine(unix.ENOENT, unix.ENOTDIR)
+	c.mark(done)
+	c.stage("enter the rootfs", c.Rootfs)
 }
 
 // makeReadonly is process.cwd made, /dev and the root made read-only, in that

@@ -129,3 +129,41 @@ func TestLimitsOfProcesses(t *testing.T) {
 		}
 	}
 }
+
+// A quota and its period bound each other, and both are bound by the group above:
+// whichever is written first must not be refused for the other's old value.
+func TestUpdateOfQuotaAndPeriodBelowALimit(t *testing.T) {
+	r := newTool(t)
+	quota, period := int64(500000), uint64(1000000)
+	var spec *specs.Spec
+	dir := sleeper(t, func(s *specs.Spec) {
+		spec = s
+		s.Linux.CgroupsPath += "/box"
+		s.Linux.Resources.CPU = &specs.LinuxCPU{Quota: &quota, Period: &period}
+	})
+	group := groupDir(spec, "cpu")
+	if err := os.MkdirAll(filepath.Dir(group), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	v1 := filepath.Join(filepath.Dir(group), "cpu.cfs_quota_us")
+	if _, err := os.Stat(v1); err == nil { // v2 does not bind a group by the one above
+		if err := os.WriteFile(v1, []byte("50000"), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		groups, _ := filepath.Glob("/sys/fs/cgroup/*" + filepath.Dir(spec.Linux.CgroupsPath))
+		for _, g := range append(groups, filepath.Dir(group)) {
+			os.Remove(g)
+		}
+	})
+	r.detached(t, dir, "x")
+	r.must(t, "update", "--cpu-period", "10000", "--cpu-quota", "3000", "x")
+	got, err := os.ReadFile(group + "/cpu.max")
+	if err != nil {
+		got = []byte(strings.TrimSpace(read(t, group+"/cpu.cfs_quota_us")) + " " + read(t, group+"/cpu.cfs_period_us"))
+	}
+	if string(got) != "3000 10000\n" {
+		t.Errorf("quota and period are %q", got)
+	}
+}

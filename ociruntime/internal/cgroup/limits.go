@@ -31,9 +31,8 @@ func (g *Group) Set(r *specs.LinuxResources) error {
 	}
 	for _, s := range settings {
 		err := g.set(s)
-		if errors.Is(err, unix.EINVAL) && s.file == memoryLimitV1 {
-			// It may never exceed the limit of memory and swap: raise that first.
-			if i := slices.IndexFunc(settings, func(s setting) bool { return s.file == swapLimitV1 }); i >= 0 {
+		if first := before[s.file]; errors.Is(err, unix.EINVAL) && first != "" {
+			if i := slices.IndexFunc(settings, func(s setting) bool { return s.file == first }); i >= 0 {
 				if err = g.set(settings[i]); err == nil {
 					err = g.set(s)
 				}
@@ -44,6 +43,14 @@ func (g *Group) Set(r *specs.LinuxResources) error {
 		}
 	}
 	return nil
+}
+
+// before is the file to write first where one is refused: of two limits that
+// bound each other the old value of one may not go with the new value of the other.
+var before = map[string]string{
+	memoryLimitV1:       swapLimitV1,
+	"cpu.cfs_period_us": "cpu.cfs_quota_us",
+	"cpu.rt_period_us":  "cpu.rt_runtime_us",
 }
 
 const (

@@ -221,6 +221,9 @@ func deviceRule(r specs.LinuxDeviceCgroup) (string, error) {
 	if access == "" {
 		access = "rwm"
 	}
+	if strings.Contains(access, "a") {
+		access = "rwm" // a is all, as for the type
+	}
 	if strings.Trim(access, "rwm") != "" {
 		return "", fmt.Errorf("access %q has other letters than r, w, m", access)
 	}
