@@ -600,18 +600,14 @@ var answers = []struct {
 	{"events reach those whose filters match, in order", func(t *testing.T, a *api, ctx context.Context, ns string) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		s := ok(a.events.Subscribe(ctx, &eventsapi.SubscribeRequest{Filters: []string{fmt.Sprintf("namespace==%s,topic~=|^/containers/|", ns)}}))(t)
-		time.Sleep(100 * time.Millisecond) // containerd does not say when it has begun to listen
+		recv := a.listen(t, ctx, "/containers/probe", fmt.Sprintf("namespace==%s,topic~=|^/containers/|", ns))
 		for _, id := range []string{"c1", "c2"} {
 			ok(a.containers.Create(ctx, &containersapi.CreateContainerRequest{Container: container(id, nil)}))(t)
 		}
 		ok(a.images.Create(ctx, &imagesapi.CreateImageRequest{Image: &imagesapi.Image{Name: "i", Target: target("x")}}))(t)
 		ok(a.containers.Delete(ctx, &containersapi.DeleteContainerRequest{ID: "c1"}))(t)
 		for _, want := range []string{"/containers/create c1", "/containers/create c2", "/containers/delete c1"} {
-			e, err := s.Recv()
-			if err != nil {
-				t.Fatal(err)
-			}
+			e := recv()
 			v := ok(typeurl.UnmarshalAny(e.Event))(t)
 			id := v.(interface{ GetID() string }).GetID()
 			if got := e.Topic + " " + id; got != want || e.Namespace != ns {
@@ -622,18 +618,17 @@ var answers = []struct {
 	{"events are published and forwarded", func(t *testing.T, a *api, ctx context.Context, ns string) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		s := ok(a.events.Subscribe(ctx, &eventsapi.SubscribeRequest{Filters: []string{`topic=="/tasks/exit",namespace==` + ns}}))(t)
-		time.Sleep(100 * time.Millisecond)
+		recv := a.listen(t, ctx, "/tasks/exit", `topic=="/tasks/exit",namespace==`+ns)
 		body := ok(typeurl.MarshalAnyToProto(&events.TaskExit{ContainerID: "c", ID: "e", Pid: 7, ExitStatus: 3}))(t)
 		_, err := a.events.Publish(ctx, &eventsapi.PublishRequest{Topic: "/tasks/exit", Event: body})
 		wantCode(t, codes.OK, err)
-		e := ok(s.Recv())(t)
+		e := recv()
 		if e.Topic != "/tasks/exit" || e.Namespace != ns || e.Timestamp == nil {
 			t.Errorf("got %v", e)
 		}
 		_, err = a.events.Forward(ctx, &eventsapi.ForwardRequest{Envelope: e})
 		wantCode(t, codes.OK, err)
-		if again := ok(s.Recv())(t); !again.Timestamp.AsTime().Equal(e.Timestamp.AsTime()) {
+		if again := recv(); !again.Timestamp.AsTime().Equal(e.Timestamp.AsTime()) {
 			t.Errorf("forwarded %v, want the time %v", again, e.Timestamp)
 		}
 		_, err = a.events.Publish(ctx, &eventsapi.PublishRequest{Topic: "no-slash", Event: body})

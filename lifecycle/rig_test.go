@@ -1,6 +1,7 @@
 package lifecycle_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,9 +13,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/api/events"
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
 	contentapi "github.com/containerd/containerd/api/services/content/v1"
 	diffapi "github.com/containerd/containerd/api/services/diff/v1"
@@ -26,6 +29,8 @@ import (
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	versionapi "github.com/containerd/containerd/api/services/version/v1"
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/typeurl/v2"
 	"github.com/opencontainers/go-digest"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
@@ -253,6 +258,40 @@ func on(conn grpc.ClientConnInterface) *api {
 // in is a context of a request in namespace ns, with further pairs of metadata.
 func in(ns string, pairs ...string) context.Context {
 	return metadata.AppendToOutgoingContext(context.Background(), append([]string{"containerd-namespace", ns}, pairs...)...)
+}
+
+// listen subscribes to events, and returns when the daemon tells of them: with
+// containerd only an event of that topic, which the filter lets through, shows it.
+func (a *api) listen(t testing.TB, ctx context.Context, topic, filter string) (recv func() *types.Envelope) {
+	t.Helper()
+	s := ok(a.events.Subscribe(ctx, &eventsapi.SubscribeRequest{Filters: []string{filter}}))(t)
+	probe := ok(typeurl.MarshalAnyToProto(&events.TaskExit{ContainerID: "probe"}))(t)
+	listens := make(chan struct{})
+	var probing sync.WaitGroup
+	probing.Go(func() {
+		for {
+			a.events.Publish(ctx, &eventsapi.PublishRequest{Topic: topic, Event: probe})
+			select {
+			case <-listens:
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	})
+	_, err := s.Recv()
+	close(listens)
+	probing.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() *types.Envelope {
+		t.Helper()
+		for {
+			if e := ok(s.Recv())(t); !bytes.Equal(e.Event.Value, probe.Value) {
+				return e
+			}
+		}
+	}
 }
 
 // write writes a blob in one stream.

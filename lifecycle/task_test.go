@@ -407,9 +407,12 @@ func TestTasksAreFoundAgain(t *testing.T) {
 	if p := w.get(t, "runs"); p.Status != task.Status_RUNNING {
 		t.Errorf("runs: %v", p)
 	}
-	if p := w.get(t, "exits"); p.Status != task.Status_STOPPED || p.ExitStatus != 9 {
-		t.Errorf("exits: %v", p)
-	}
+	eventually(t, "the exit is known", func() error { // it may still be to come
+		if p := w.get(t, "exits"); p.Status != task.Status_STOPPED || p.ExitStatus != 9 {
+			return fmt.Errorf("exits: %v", p)
+		}
+		return nil
+	})
 	// The shim repeats the exit as soon as we listen, which may be before the test.
 	wantNoOther(t, exits, "exits 9", 2500*time.Millisecond)
 	ok(w.tasks.Start(w.ctx, &tasksapi.StartRequest{ContainerID: "waits"}))(t)

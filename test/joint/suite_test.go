@@ -248,13 +248,13 @@ var behaviours = []behaviour{
 		}
 	}},
 	{"stop, start, restart, kill", basics, func(t *testing.T, u user) {
-		id := strings.TrimSpace(u.must(t, "run", "-d", "busybox", "sh", "-c", "trap 'exit 5' TERM; while :; do sleep 0.05; done"))
+		id := strings.TrimSpace(u.must(t, "run", "-d", "busybox", "sh", "-c", "trap 'exit 5' TERM; echo set; while :; do sleep 0.05; done"))
 		defer u.must(t, "rm", "-f", id)
 		state := func(want string) {
 			t.Helper()
 			says(want+"\n", "inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", id)(t, u)
 		}
-		time.Sleep(300 * time.Millisecond)
+		prints(t, u, id, "set")
 		u.must(t, "stop", id)
 		state("exited 5")
 		u.must(t, "start", id)
@@ -266,9 +266,9 @@ var behaviours = []behaviour{
 		state("exited 137")
 	}},
 	{"stop sends the signal that was asked for", details, func(t *testing.T, u user) {
-		id := strings.TrimSpace(u.must(t, "run", "-d", "--stop-signal", "USR1", "busybox", "sh", "-c", "trap 'exit 8' USR1; while :; do sleep 0.05; done"))
+		id := strings.TrimSpace(u.must(t, "run", "-d", "--stop-signal", "USR1", "busybox", "sh", "-c", "trap 'exit 8' USR1; echo set; while :; do sleep 0.05; done"))
 		defer u.must(t, "rm", "-f", id)
-		time.Sleep(300 * time.Millisecond)
+		prints(t, u, id, "set")
 		u.must(t, "stop", id)
 		says("exited 8\n", "inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", id)(t, u)
 	}},
@@ -570,6 +570,17 @@ func serves(t *testing.T, u user, url string) {
 			err = fmt.Errorf("answer %q", out)
 		}
 		return err
+	})
+}
+
+// prints waits until a container has printed that.
+func prints(t *testing.T, u user, id, what string) {
+	t.Helper()
+	rig.Eventually(t, func() error {
+		if out := u.must(t, "logs", id); !strings.Contains(out, what) {
+			return fmt.Errorf("logs say %q", out)
+		}
+		return nil
 	})
 }
 
