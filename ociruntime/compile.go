@@ -70,6 +70,7 @@ func Compile(spec *specs.Spec, f Facts) (*Plan, error) {
 		c.names,
 		c.securityLabels,
 		c.closeFiles,
+		c.endBySignals,
 		c.identity,
 		c.launch,
 	} {
@@ -332,6 +333,23 @@ func (c *compiler) closeFiles() error {
 	first := c.plan.FirstFD + keep
 	all := uint64(1<<32 - 1)
 	c.call("close_range", num(first), hex(all), num(0))
+	return nil
+}
+
+// endBySignals lets the signals that ask a program to end do so while it waits for
+// its start: the first process of a pid namespace has to have a handler for them
+// (pid_namespaces(7)). execve takes it away.
+func (c *compiler) endBySignals() error {
+	handler, err := endedAddr()
+	if err != nil {
+		return err
+	}
+	const restorer, maskSize = 0x04000000, 8 // SA_RESTORER, of which the kernel wants to hear
+	c.stage("end by signals until the start", "")
+	for _, sig := range []unix.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGTERM} {
+		action := words("{exit_group 128+n}", handler, restorer, 0, 0)
+		c.call("rt_sigaction", named(int(sig), unix.SignalName(sig)), action, null(), num(maskSize))
+	}
 	return nil
 }
 

@@ -44,7 +44,7 @@ func (c *Container) createHooks(ctx context.Context, child *child) error {
 	if err := own.all(ctx, "createRuntime", h.CreateRuntime, st); err != nil {
 		return err
 	}
-	inside := hookRunner{reap: c.reap, inside: child.pidfd, linux: c.spec.Linux}
+	inside := hookRunner{reap: c.reap, inside: child.pidfd, linux: c.spec.Linux, dir: c.rec.Rootfs}
 	return inside.all(ctx, "createContainer", h.CreateContainer, st)
 }
 
@@ -103,6 +103,7 @@ type hookRunner struct {
 	inside *os.File
 	linux  *specs.Linux // of the container inside
 	root   int          // its root, where that is of no mount namespace; or 0
+	dir    string       // working directory inside, where other runtimes have one: the rootfs
 	filter bool         // what it runs is held by its seccomp filter
 	reap   func(int) (syscall.WaitStatus, error)
 }
@@ -172,6 +173,10 @@ func (r hookRunner) start(h specs.Hook, st State, in, said *os.File) (*child, er
 	if r.inside != nil {
 		given["container"] = int(r.inside.Fd())
 		c.enterContainer(namespaceFlags(r.linux))
+	}
+	if r.dir != "" {
+		c.stage("enter the rootfs", r.dir)
+		c.call("chdir", str(r.dir)).fine(unix.EACCES) // the root of a user namespace may not pass there
 	}
 	if r.root != 0 {
 		given[containerRoot] = r.root

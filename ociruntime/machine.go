@@ -58,6 +58,12 @@ func machineCode() ([]byte, error) {
 	return bytes.Clone(text[:end]), nil
 }
 
+// endedAddr is where the child has its handler of signals.
+func endedAddr() (uint64, error) {
+	code, err := machineCode()
+	return codeBase + uint64(len(code)) - endedSize, err
+}
+
 // ident begins a 64-bit little-endian ELF file of version 1.
 const ident = "\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 

@@ -46,6 +46,7 @@ var callNumbers = map[string]int{
 	"prlimit64":         unix.SYS_PRLIMIT64,
 	"read":              unix.SYS_READ,
 	"sched_setattr":     unix.SYS_SCHED_SETATTR,
+	"rt_sigaction":      unix.SYS_RT_SIGACTION,
 	"seccomp":           unix.SYS_SECCOMP,
 	"sendmsg":           unix.SYS_SENDMSG,
 	"set_mempolicy":     unix.SYS_SET_MEMPOLICY,

@@ -15,6 +15,19 @@ func startContainerHook(h specs.Hook) func(*specs.Spec) {
 	}
 }
 
+// A relative path of the hook is the container's, and never the host's root.
+func TestCreateContainerHookIsInTheRootfs(t *testing.T) {
+	r := newTool(t)
+	dir := bundle(t, func(s *specs.Spec) {
+		s.Process.Args = []string{"true"}
+		s.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo made >bin/here"}}}}
+	})
+	r.must(t, "run", "-b", dir, "x")
+	if got := read(t, filepath.Join(dir, "rootfs/bin/here")); got != "made\n" {
+		t.Errorf("it says %q", got)
+	}
+}
+
 // It runs inside: as other runtimes have it, with the program's environment where
 // the hook says none, and held by the container's filter.
 func TestStartContainerHookIsPartOfTheContainer(t *testing.T) {

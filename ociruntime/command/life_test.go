@@ -369,6 +369,23 @@ func TestEventsTellOfMemoryShortage(t *testing.T) {
 	}
 }
 
+// A container whose program waits can be asked to end, too.
+func TestSignalsEndACreatedContainer(t *testing.T) {
+	r := newTool(t)
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+		r.must(t, "create", "-b", sleeper(t, nil), "x")
+		pid := r.state(t, "x").Pid
+		r.must(t, "kill", "x", strconv.Itoa(int(sig)))
+		if code := reapChild(t, pid); code != 128+int(sig) {
+			t.Errorf("%v: exit code %d", sig, code)
+		}
+		if st := r.state(t, "x"); st.Status != "stopped" {
+			t.Errorf("%v: %+v", sig, st)
+		}
+		r.must(t, "delete", "x")
+	}
+}
+
 func withoutPidNamespace(s *specs.Spec) {
 	s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace })
 }
