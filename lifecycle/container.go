@@ -55,6 +55,9 @@ func (c *containers) Create(ctx context.Context, r *api.CreateContainerRequest) 
 		return nil, err
 	}
 	ctr, err := c.db.Containers(s.Namespace).Create(r.Container)
+	if err == nil && ctr.Sandbox == "" {
+		c.shims.StartAhead(s.Namespace, ctr.ID, ctr.GetRuntime().GetName())
+	}
 	return &api.CreateContainerResponse{Container: ctr}, err
 }
 

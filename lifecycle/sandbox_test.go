@@ -26,13 +26,19 @@ type pods struct {
 
 func newPods(t *testing.T) *pods {
 	w := newWorld(t)
+	return &pods{world: w, store: sandboxapi.NewStoreClient(w), controller: sandboxapi.NewControllerClient(w), shim: w.ourShim(t)}
+}
+
+// ourShim builds our shim.
+func (w *world) ourShim(t *testing.T) string {
+	t.Helper()
 	shim := filepath.Join(w.dir, "containerd-shim-gantry-v2")
 	cmd := exec.Command("go", "build", "-o", shim, "../cmd/containerd-shim-gantry-v2")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build the shim: %v: %s", err, out)
 	}
-	return &pods{world: w, store: sandboxapi.NewStoreClient(w), controller: sandboxapi.NewControllerClient(w), shim: shim}
+	return shim
 }
 
 // create records a sandbox and starts its shim.

@@ -17,6 +17,7 @@ type args struct {
 	bundle  string
 	version bool
 	info    bool
+	wait    bool
 	command string // "start", "delete", or empty for the shim itself
 }
 
@@ -30,6 +31,7 @@ func parseArgs(argv []string) (args, error) {
 	f.StringVar(&a.Address, "address", "", "gRPC socket of containerd")
 	f.StringVar(&a.Publisher, "publish-binary", "", "program that publishes events")
 	f.StringVar(&a.SocketPath, "socket", "", "path of the shim's own socket, inherited as descriptor 3")
+	f.BoolVar(&a.wait, "wait", false, "wait for a bundle, from the daemon on descriptor 3")
 	f.BoolVar(&a.Debug, "debug", false, "log more")
 	f.BoolVar(&a.version, "v", false, "print the version")
 	f.BoolVar(&a.info, "info", false, "print RuntimeInfo")
@@ -77,7 +79,7 @@ func run(argv []string, stdin io.Reader, stdout io.Writer) error {
 	case "delete":
 		return deleteDead(a, stdout)
 	case "":
-		return serve(a.Config)
+		return serve(a.Config, a.wait)
 	}
 	return fmt.Errorf("unknown command %q: want start or delete", a.command)
 }

@@ -250,8 +250,8 @@ func openLog(null *os.File) *os.File {
 	return os.NewFile(uintptr(fd), "log")
 }
 
-// serve is the shim itself.
-func serve(cfg Config) error {
+// serve is the shim itself, started when there is work for it or, to wait, ahead.
+func serve(cfg Config, wait bool) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(socketFD, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
 		return errors.New("want a command, start or delete (or a socket as descriptor 3)")
@@ -262,6 +262,9 @@ func serve(cfg Config) error {
 	}
 	if err := slack.Monitor(monitorSlack); err != nil {
 		slog.Debug("the runtime's monitor polls as it does", "err", err)
+	}
+	if wait {
+		return waitFor(cfg)
 	}
 	cfg.Socket = os.NewFile(socketFD, cfg.SocketPath)
 	s, err := New(cfg)

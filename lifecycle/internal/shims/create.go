@@ -133,6 +133,10 @@ func (t *Task) startShim(ctx context.Context, o CreateOptions) error {
 // startedShim starts the shim by its own "start", or, if it is ours and for this
 // task alone, without.
 func (t *Task) startedShim(ctx context.Context, o CreateOptions) (*bootstrap.BootstrapResult, error) {
+	ahead := t.table.takeAhead(key{t.Namespace, t.ID}, nil)
+	if ahead != nil {
+		defer ahead.end() // it is this task's by then, or nobody's
+	}
 	if o.Join != nil {
 		where, err := o.Join.result()
 		if err != nil {
@@ -141,7 +145,7 @@ func (t *Task) startedShim(ctx context.Context, o CreateOptions) (*bootstrap.Boo
 		return where, t.bundle.writeAddress(where)
 	}
 	if filepath.Base(t.binary) == ownShim && !grouped(o.Spec) {
-		return t.execShim()
+		return t.execShim(ctx, ahead)
 	}
 	where, err := t.table.start(ctx, t.binary, t.bundle, o.Options)
 	if err != nil {

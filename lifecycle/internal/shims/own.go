@@ -2,13 +2,16 @@ package shims
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
 
 	"github.com/containerd/containerd/api/runtime/bootstrap/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/gantryd/gantry/api/stdio"
 	"github.com/gantryd/gantry/internal/errs"
@@ -24,9 +27,10 @@ func grouped(spec []byte) bool {
 	return bytes.Contains(spec, []byte("io.containerd.runc.v2.group")) || bytes.Contains(spec, []byte("io.kubernetes.cri.sandbox-id"))
 }
 
-// execShim makes the socket, writes down where it is, and has the shim listen
-// on it. The shim need not be awake for a connection to be made.
-func (t *Task) execShim() (_ *bootstrap.BootstrapResult, err error) {
+// execShim makes the socket, writes down where it is, and has a shim listen on it:
+// ahead, which was started for this container, or a new one. The shim need not be
+// awake for a connection to be made.
+func (t *Task) execShim(ctx context.Context, ahead *aheadShim) (_ *bootstrap.BootstrapResult, err error) {
 	path := filepath.Join(filepath.Dir(t.table.cfg.Address), "s", rand.Text())
 	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
 		return nil, fmt.Errorf("make directory of shim sockets: %w", err)
@@ -41,30 +45,68 @@ func (t *Task) execShim() (_ *bootstrap.BootstrapResult, err error) {
 	if err := t.bundle.writeAddress(where); err != nil {
 		return nil, err
 	}
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer null.Close()
 	log, err := os.OpenFile(filepath.Join(t.bundle.dir, logFifo), os.O_RDWR|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open shim log: %w", err)
 	}
 	defer log.Close()
-	cfg := t.table.cfg
-	argv := []string{t.binary, "-namespace", t.Namespace, "-id", t.ID, "-address", cfg.Address, "-publish-binary", t.table.self, "-socket", path}
-	if cfg.Debug {
+	if ahead != nil && ahead.binary == t.binary {
+		err := ahead.use(ctx, t.bundle.dir, path, l, log)
+		if err == nil {
+			return where, nil
+		}
+		t.table.cfg.Log.Debug("shim that was started ahead is of no use", "task", t.ID, "err", err)
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	return where, t.table.spawn(key{t.Namespace, t.ID}, t.binary, t.bundle.dir, []*os.File{null, null, log, l}, "-socket", path)
+}
+
+// spawn runs the shim itself, with files as its descriptors.
+func (t *Table) spawn(k key, binary, dir string, files []*os.File, more ...string) error {
+	argv := append([]string{binary, "-namespace", k.ns, "-id", k.id, "-address", t.cfg.Address, "-publish-binary", t.self}, more...)
+	if t.cfg.Debug {
 		argv = append(argv, "-debug")
 	}
-	p, err := os.StartProcess(t.binary, argv, &os.ProcAttr{
-		Dir:   t.bundle.dir,
-		Env:   append(os.Environ(), "TTRPC_ADDRESS="+cfg.Address+".ttrpc", "GOMAXPROCS=1"),
-		Files: []*os.File{null, null, log, l},
-		Sys:   &syscall.SysProcAttr{Setsid: true},
+	pidfd := -1
+	p, err := os.StartProcess(binary, argv, &os.ProcAttr{
+		Dir:   dir,
+		Env:   append(os.Environ(), "TTRPC_ADDRESS="+t.cfg.Address+".ttrpc", "GOMAXPROCS=1"),
+		Files: files,
+		Sys:   &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("start shim of %s: %w", t.ID, err)
+		return fmt.Errorf("start shim of %s: %w", k.id, err)
 	}
-	go p.Wait() // reaps it, if it ends before we do; that it has ended the connection tells
-	return where, nil
+	go reap(p, pidfd) // if it ends before we do; that it has ended the connection tells
+	return nil
+}
+
+// reap waits for p in Go's poller, where there are pidfds (Linux 5.3): a thread for
+// each shim that lives would be much.
+func reap(p *os.Process, pidfd int) {
+	if pidfd >= 0 {
+		if err := unix.SetNonblock(pidfd, true); err == nil {
+			f := os.NewFile(uintptr(pidfd), "pidfd")
+			defer f.Close()
+			if raw, err := f.SyscallConn(); err == nil {
+				_ = raw.Read(ended) // else Wait waits
+			}
+		}
+	}
+	_, _ = p.Wait()
+}
+
+// ended says whether the process of a pidfd has.
+func ended(pidfd uintptr) bool {
+	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	for {
+		n, err := unix.Poll(fds, 0)
+		if !errors.Is(err, unix.EINTR) {
+			return err != nil || n > 0
+		}
+	}
 }

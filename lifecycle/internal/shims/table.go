@@ -44,6 +44,7 @@ type Table struct {
 
 	mu     sync.Mutex
 	tasks  map[key]*Task
+	ahead  map[key]*aheadShim // started, and waiting for their task
 	closed bool
 
 	work    sync.WaitGroup // goroutines of the table and its tasks
@@ -58,7 +59,7 @@ func New(cfg Config) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Table{cfg: cfg, self: self, tasks: map[key]*Task{}, closing: make(chan struct{})}, nil
+	return &Table{cfg: cfg, self: self, tasks: map[key]*Task{}, ahead: map[key]*aheadShim{}, closing: make(chan struct{})}, nil
 }
 
 // Task gives a task that was created. One that is being restored is waited for.
@@ -134,8 +135,10 @@ func (t *Table) leave(task *Task) {
 	close(task.gone)
 }
 
-// Forget drops what is remembered of a task whose shim died; its container is gone.
+// Forget drops what is remembered of a task whose shim died, and the shim that waits
+// for one; the container is gone.
 func (t *Table) Forget(ns, id string) {
+	t.dropAhead(key{ns, id})
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if task := t.tasks[key{ns, id}]; task != nil && task.phase() == dead {
@@ -181,6 +184,7 @@ func (t *Table) Close() {
 		all = append(all, task)
 	}
 	t.mu.Unlock()
+	t.endAhead()
 	for _, task := range all {
 		if task.phase() != leaving { // else it still has to shut its shim down, and lets go then
 			task.letGo()
