@@ -44,18 +44,19 @@ type restarts struct {
 	tasks *tasks
 	every time.Duration
 	log   *slog.Logger
-	// created are the tasks that were seen created, but not started: whoever made
-	// one has until the next look.
-	created map[[2]string]bool
+	// What the last look left, by namespace and id: tasks that were created and not
+	// started, whose maker has until the next look; and containers that could not be
+	// started, whose task is gone, but was no success.
+	created, failed map[[2]string]bool
 }
 
-// run looks until ctx ends.
+// run looks until ctx ends. What it is about then it finishes.
 func (r *restarts) run(ctx context.Context) {
 	r.forgive()
 	tick := time.NewTicker(r.every)
 	defer tick.Stop()
 	for {
-		r.look(ctx)
+		r.look(context.WithoutCancel(ctx))
 		select {
 		case <-ctx.Done():
 			return
@@ -100,22 +101,29 @@ func (r *restarts) label(ns, id, key, value string) error {
 
 // look sees to all containers at once.
 func (r *restarts) look(ctx context.Context) {
-	var work sync.WaitGroup
-	defer work.Wait()
-	before := r.created
-	r.created = map[[2]string]bool{}
+	var (
+		work   sync.WaitGroup
+		mu     sync.Mutex // guards failed
+		failed = map[[2]string]bool{}
+	)
+	created := map[[2]string]bool{}
 	r.each(func(ns, id string, labels map[string]string) {
+		key := [2]string{ns, id}
 		ctx := metadata.NewIncomingContext(ctx, metadata.Pairs(namespaceHeader, ns))
 		p, err := r.process(ctx, id)
 		if err != nil {
 			r.log.Warn("restart", "namespace", ns, "container", id, "err", err)
 			return
 		}
-		if p.GetStatus() == task.Status_CREATED && !before[[2]string{ns, id}] {
-			r.created[[2]string{ns, id}] = true
+		if p.GetStatus() == task.Status_CREATED && !r.created[key] {
+			created[key] = true
 			return
 		}
-		do := r.due(p, labels)
+		exit := p.GetExitStatus()
+		if r.failed[key] {
+			exit = max(exit, 1)
+		}
+		do := r.due(p, exit, labels)
 		if do == nil {
 			return
 		}
@@ -124,9 +132,14 @@ func (r *restarts) look(ctx context.Context) {
 			defer cancel()
 			if err := do(ctx, ns, id, labels); err != nil {
 				r.log.Error("restart", "namespace", ns, "container", id, "err", err)
+				mu.Lock()
+				failed[key] = true
+				mu.Unlock()
 			}
 		})
 	})
+	work.Wait()
+	r.created, r.failed = created, failed
 }
 
 // process is the task's first process, nil where there is no task.
@@ -144,7 +157,7 @@ func (r *restarts) process(ctx context.Context, id string) (*task.Process, error
 type change func(ctx context.Context, ns, id string, labels map[string]string) error
 
 // due is the change that a task needs, nil for none.
-func (r *restarts) due(p *task.Process, labels map[string]string) change {
+func (r *restarts) due(p *task.Process, exit uint32, labels map[string]string) change {
 	switch labels[labelStatus] {
 	case "stopped":
 		if p != nil && p.Status != task.Status_STOPPED {
@@ -154,7 +167,7 @@ func (r *restarts) due(p *task.Process, labels map[string]string) change {
 		if p != nil && p.Status != task.Status_STOPPED && p.Status != task.Status_CREATED {
 			return nil // it runs, or is paused, or nobody knows
 		}
-		if wantsRestart(p.GetExitStatus(), labels) {
+		if wantsRestart(exit, labels) {
 			return r.start
 		}
 	}
