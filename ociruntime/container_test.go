@@ -670,6 +670,24 @@ func TestHostileRootfs(t *testing.T) {
 			script: "cat /proc/keys | wc -c", want: "0",
 		},
 		{
+			name: "/dev is a link, and devices are made in the rootfs alone (CVE-2026-41579)",
+			set: func(dir string) error {
+				return errors.Join(os.Remove(dir+"/dev"), os.Symlink("/../../../../../../tmp/gt-run-escape", dir+"/dev"))
+			},
+			change: func(s *specs.Spec) {
+				s.Mounts = append(s.Mounts[:1], s.Mounts[3:]...) // no tmpfs on /dev
+				s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/mine", Type: "c", Major: 1, Minor: 3}}
+			},
+			script: "ls /tmp/gt-run-escape | grep -c -x -E 'null|mine|fd|shm'", want: "4",
+		},
+		{
+			name: "/dev is a link, and mounted on",
+			set: func(dir string) error {
+				return errors.Join(os.Remove(dir+"/dev"), os.Symlink("/../../../../../../tmp/gt-run-escape", dir+"/dev"))
+			},
+			script: "grep -c ' /tmp/gt-run-escape ' /proc/self/mountinfo", want: "1",
+		},
+		{
 			name: "directories are made in the rootfs alone (CVE-2024-45310)",
 			set:  func(dir string) error { return os.Symlink("/../../../../../../tmp/gt-run-escape", dir+"/mnt") },
 			change: func(s *specs.Spec) {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryd/gantry/internal/errs"
+	"github.com/gantryd/gantry/ociruntime/internal/cgroup"
 )
 
 // Delete takes the container apart: cgroups, state, poststop hooks.
@@ -53,7 +54,14 @@ func (c *Container) end() error {
 			return err
 		}
 	}
-	return awaitEnd(c.PidFD)
+	err := awaitEnd(c.PidFD)
+	if err == nil {
+		return nil
+	}
+	if dir := cgroup.FrozenAt(c.Pid); dir != "" {
+		return fmt.Errorf("%w: it was moved to %s, which is frozen: thaw that", err, dir)
+	}
+	return err
 }
 
 // awaitEnd waits until the process of pidfd has ended, reaped or not.

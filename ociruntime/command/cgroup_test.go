@@ -167,3 +167,51 @@ func TestUpdateOfQuotaAndPeriodBelowALimit(t *testing.T) {
 		t.Errorf("quota and period are %q", got)
 	}
 }
+
+// A container that runs containers may have frozen some: on cgroup v1 nothing
+// that is frozen dies, and who moved the process away has to be told.
+func TestDeleteOfFrozenProcesses(t *testing.T) {
+	r := newTool(t)
+	var spec *specs.Spec
+	dir := sleeper(t, func(s *specs.Spec) { spec = s })
+	inner := groupDir(spec, "freezer") + "/inner"
+	state := filepath.Join(inner, "freezer.state")
+	freeze := func(group string) {
+		t.Helper()
+		pid := fmt.Sprint(r.state(t, "x").Pid)
+		file, value := "freezer.state", "FROZEN"
+		if !strings.HasPrefix(group, "/sys/fs/cgroup/freezer/") {
+			file, value = "cgroup.freeze", "1"
+		}
+		for _, w := range [][2]string{{"cgroup.procs", pid}, {file, value}} {
+			if err := os.WriteFile(filepath.Join(group, w[0]), []byte(w[1]), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	r.detached(t, dir, "x")
+	if err := os.Mkdir(inner, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	freeze(inner)
+	r.must(t, "delete", "--force", "x")
+	if _, err := os.Stat("/sys/fs/cgroup/freezer"); err != nil {
+		return // on v2 a frozen process dies wherever it is
+	}
+	outer := filepath.Dir(filepath.Dir(state)) + "-elsewhere"
+	if err := os.Mkdir(outer, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(outer) })
+	r.must(t, "run", "-d", "-b", dir, "x")
+	pid := r.state(t, "x").Pid
+	freeze(outer)
+	if res := r.run(t, "delete", "--force", "x"); res.code != 1 || !strings.Contains(res.err, outer+", which is frozen") {
+		t.Errorf("delete: %+v", res)
+	}
+	if err := os.WriteFile(outer+"/freezer.state", []byte("THAWED"), 0); err != nil {
+		t.Fatal(err)
+	}
+	reapChild(t, pid)
+	r.must(t, "delete", "--force", "x")
+}

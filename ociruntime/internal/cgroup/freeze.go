@@ -101,5 +101,38 @@ func (g *Group) Signal(sig unix.Signal) error {
 			err = errors.Join(err, terr)
 		}
 	}
+	if sig == unix.SIGKILL {
+		err = errors.Join(err, g.thawBelow())
+	}
 	return err
+}
+
+// thawBelow thaws the groups below, which a container may have frozen itself: on
+// v1 a process dies when it is thawed.
+func (g *Group) thawBelow() error {
+	top, ok := g.Of("freezer")
+	if !ok {
+		return nil
+	}
+	return walk(top, func(dir string) error { return write(dir, "freezer.state", "THAWED") })
+}
+
+// FrozenAt is the group that holds process pid frozen on v1, "" where none does.
+func FrozenAt(pid int) string {
+	layout, err := Discover()
+	if err != nil {
+		return ""
+	}
+	groups, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	for line := range strings.Lines(string(groups)) {
+		part := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(part) < 3 || part[1] != "freezer" {
+			continue
+		}
+		if g, err := layout.Group(part[2]); err == nil && g.Frozen() {
+			dir, _ := g.Of("freezer")
+			return dir
+		}
+	}
+	return ""
 }
