@@ -79,7 +79,7 @@ func extract(ctx context.Context, dir string, mode whiteouts, r io.Reader) ([]st
 			return nil, fmt.Errorf("read layer: %w", err)
 		}
 		if err := x.entry(hdr, tr); err != nil {
-			return nil, fmt.Errorf("extract %q: %w", hdr.Name, diskKind(err))
+			return nil, fmt.Errorf("extract %q: %w", hdr.Name, errs.Disk(err))
 		}
 	}
 	// What follows the end marker is padding, and part of the layer's digest.
@@ -203,14 +203,6 @@ func (x *extractor) mkdirAll(dir string, links int) error {
 		return x.opaque(dir)
 	}
 	return fmt.Errorf("%q is not a directory: %w", dir, unix.ENOTDIR)
-}
-
-// diskKind gives a full disk its kind of error.
-func diskKind(err error) error {
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		return errs.Because(errdefs.ErrResourceExhausted, "%w", err)
-	}
-	return err
 }
 
 // currentUmask reads the mask without changing it, as umask(2) would for the

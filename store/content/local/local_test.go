@@ -122,7 +122,10 @@ func TestAFullDiskIsSaidAndTheIngestKept(t *testing.T) {
 	if !errors.Is(err, unix.ENOSPC) || !errdefs.IsResourceExhausted(err) {
 		t.Errorf("write gave %v", err)
 	}
-	if err := w.Close(); err != nil && !errors.Is(err, unix.ENOSPC) {
+	if _, err := s.Writer(t.Context(), "another", ocispec.Descriptor{Size: 1}); !errors.Is(err, unix.ENOSPC) || !errdefs.IsResourceExhausted(err) {
+		t.Errorf("another ingest gave %v", err)
+	}
+	if err := w.Close(); err != nil && !errdefs.IsResourceExhausted(err) {
 		t.Error(err)
 	}
 	if st, err := s.Status(t.Context(), "big"); err != nil || st.Offset != int64(n) {

@@ -60,7 +60,7 @@ func (s *Store) Writer(ctx context.Context, ref string, desc ocispec.Descriptor)
 	defer errs.Undo(&err, func() error { s.release(ref); return nil })
 	w, err := s.open(ctx, ref, desc)
 	if err != nil {
-		return nil, fmt.Errorf("open ingest %s: %w", ref, err)
+		return nil, fmt.Errorf("open ingest %s: %w", ref, errs.Disk(err))
 	}
 	return w, nil
 }
@@ -146,7 +146,7 @@ func (w *writer) Write(p []byte) (int, error) {
 	w.status.Offset += int64(n)
 	w.status.UpdatedAt = time.Now() // the kernel's own time of a file is some ms behind
 	if err != nil {
-		return n, fmt.Errorf("write ingest %s: %w", w.ref, kind(err))
+		return n, fmt.Errorf("write ingest %s: %w", w.ref, errs.Disk(err))
 	}
 	if w.status.Offset-w.flushed >= flushEvery || w.status.Offset == w.status.Total {
 		// Only a hint: where the file system refuses it, Commit waits longer.
@@ -200,7 +200,7 @@ func (w *writer) Close() error {
 	w.data = nil
 	w.store.release(w.ref)
 	if err != nil {
-		return fmt.Errorf("close ingest %s: %w", w.ref, err)
+		return fmt.Errorf("close ingest %s: %w", w.ref, errs.Disk(err))
 	}
 	return nil
 }
@@ -217,7 +217,7 @@ func (w *writer) Commit(_ context.Context, size int64, expected digest.Digest, l
 	}
 	dgst := w.digest.Digest()
 	if err := w.publish(dgst); err != nil {
-		return fmt.Errorf("commit ingest %s: %w", w.ref, kind(err))
+		return fmt.Errorf("commit ingest %s: %w", w.ref, errs.Disk(err))
 	}
 	if len(labels) == 0 {
 		return nil
@@ -273,12 +273,4 @@ func syncDir(dir string) error {
 	}
 	defer d.Close()
 	return d.Sync()
-}
-
-// kind gives a full disk its kind; its text stays the kernel's.
-func kind(err error) error {
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		return errs.Because(errdefs.ErrResourceExhausted, "%w", err)
-	}
-	return err
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/gantryd/gantry/internal/errs"
 	"github.com/gantryd/gantry/store/snapshot"
 )
 
@@ -52,20 +53,24 @@ type record struct {
 // snapshot.
 type table struct {
 	snapshots, parents *bolt.Bucket
+	unsynced           *bolt.Bucket // marks; see settle
 }
 
 func (s *Snapshotter) view(fn func(table) error) error {
 	return s.db.View(func(tx *bolt.Tx) error {
 		var t table
 		if v1 := tx.Bucket(keyVersion); v1 != nil {
-			t = table{v1.Bucket(keySnapshots), v1.Bucket(keyParents)}
+			t.snapshots, t.parents = v1.Bucket(keySnapshots), v1.Bucket(keyParents)
+		}
+		if own := tx.Bucket(keyGantry); own != nil {
+			t.unsynced = own.Bucket(keyUnsynced)
 		}
 		return fn(t)
 	})
 }
 
 func (s *Snapshotter) update(fn func(table) error) error {
-	return s.db.Update(func(tx *bolt.Tx) error {
+	err := s.db.Update(func(tx *bolt.Tx) error {
 		v1, err := tx.CreateBucketIfNotExists(keyVersion)
 		if err != nil {
 			return err
@@ -77,8 +82,16 @@ func (s *Snapshotter) update(fn func(table) error) error {
 		if t.parents, err = v1.CreateBucketIfNotExists(keyParents); err != nil {
 			return err
 		}
+		own, err := tx.CreateBucketIfNotExists(keyGantry)
+		if err != nil {
+			return err
+		}
+		if t.unsynced, err = own.CreateBucketIfNotExists(keyUnsynced); err != nil {
+			return err
+		}
 		return fn(t)
 	})
+	return errs.Disk(err)
 }
 
 // record reads the snapshot of that name.

@@ -40,6 +40,12 @@ type Snapshotter struct {
 	db     *bolt.DB
 	layout layout
 	making sync.Map // names of directories that are being filled
+
+	boot      string
+	torn      []string
+	committed chan struct{} // there is something to sync
+	end       context.CancelFunc
+	settling  sync.WaitGroup
 }
 
 // layout is what a snapshotter makes of the directories of its snapshots. Parents
@@ -76,11 +82,26 @@ func open(root string, layout layout) (*Snapshotter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open snapshotter %s: %w", root, err)
 	}
-	return &Snapshotter{root: root, db: db, layout: layout}, nil
+	s := &Snapshotter{root: root, db: db, layout: layout, committed: make(chan struct{}, 1)}
+	if s.boot, err = bootID(); err == nil {
+		err = s.distrust()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open snapshotter %s: %w", root, err), db.Close())
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.end = cancel
+	s.committed <- struct{}{} // a process that was killed may have left something
+	s.settling.Go(func() { s.settle(ctx) })
+	return s, nil
 }
 
-// Close closes the database.
-func (s *Snapshotter) Close() error { return s.db.Close() }
+// Close brings what was committed to disk and closes the database.
+func (s *Snapshotter) Close() error {
+	s.end()
+	s.settling.Wait()
+	return s.db.Close()
+}
 
 func (s *Snapshotter) dir(id uint64) string {
 	return filepath.Join(s.root, "snapshots", strconv.FormatUint(id, 10))
@@ -293,10 +314,17 @@ func (s *Snapshotter) commit(ctx context.Context, name, key string, labels map[s
 		now := time.Now().UTC()
 		r.Kind, r.Name, r.Labels, r.Created, r.Updated = snapshot.Committed, name, labels, now, now
 		r.usage = usage
+		if err := t.mark(r.id, s.boot); err != nil {
+			return err
+		}
 		return t.insert(r)
 	})
 	if err != nil {
 		return fmt.Errorf("commit snapshot %s as %s: %w", key, name, err)
+	}
+	select {
+	case s.committed <- struct{}{}:
+	default:
 	}
 	return nil
 }
@@ -312,6 +340,9 @@ func (s *Snapshotter) Remove(_ context.Context, key string) error {
 		}
 		if t.hasChild(r.id) {
 			return fmt.Errorf("it has children: %w", errdefs.ErrFailedPrecondition)
+		}
+		if err := t.unmark(r.id); err != nil {
+			return err
 		}
 		return t.drop(r)
 	})
