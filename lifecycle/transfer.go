@@ -131,38 +131,45 @@ func put(ctx context.Context, names image.Images, img image.Image) error {
 	return err
 }
 
-// wanted reads the platforms that a destination wants: those of its filter, and
-// the one to unpack for. Without a filter it wants all.
-func wanted(dst *transfertypes.ImageStore) (each []*ocispec.Platform, all bool, err error) {
-	unpack := map[string]string{}
-	for _, u := range dst.Unpacks {
-		unpack[platforms.FormatAll(platformFromAPI(u.Platform))] = u.Snapshotter
-	}
-	if len(unpack) > 1 {
-		return nil, false, fmt.Errorf("unpack for %d platforms at once: %w", len(unpack), errdefs.ErrNotImplemented)
-	}
-	for _, p := range dst.Platforms {
-		pl := platformFromAPI(p)
-		each = append(each, &pl)
-	}
-	if len(each) > 0 {
-		return each, false, nil
-	}
-	for _, u := range dst.Unpacks {
-		pl := platformFromAPI(u.Platform)
-		return []*ocispec.Platform{&pl}, true, nil
-	}
-	return []*ocispec.Platform{nil}, true, nil
+// wish is a platform that a destination wants, and who unpacks it, if anybody.
+type wish struct {
+	platform    *ocispec.Platform
+	unpack      bool
+	snapshotter string
 }
 
-// unpacksFor says whether the destination wants p unpacked, and by whom.
-func unpacksFor(dst *transfertypes.ImageStore, p *ocispec.Platform) (snapshotter string, ok bool) {
-	for _, u := range dst.Unpacks {
-		if p == nil || u.Platform == nil || platforms.Only(platformFromAPI(u.Platform)).Match(*p) {
-			return u.Snapshotter, true
+// wishes reads the platforms that a destination wants: those of its filter, each for
+// every one who unpacks it. Without a filter it wants all.
+func wishes(dst *transfertypes.ImageStore) (each []wish, all bool) {
+	if len(dst.Platforms) == 0 {
+		for _, u := range dst.Unpacks {
+			p := platformFromAPI(u.Platform)
+			each = append(each, wish{&p, true, u.Snapshotter})
+		}
+		return each, true
+	}
+	for _, filter := range dst.Platforms {
+		p := platformFromAPI(filter)
+		by := unpackers(dst.Unpacks, platforms.OnlyStrict, p)
+		if by == nil {
+			by = unpackers(dst.Unpacks, platforms.Only, p)
+		}
+		if by == nil {
+			by = []wish{{platform: &p}}
+		}
+		each = append(each, by...)
+	}
+	return each, false
+}
+
+// unpackers are those whose platform matches p.
+func unpackers(all []*transfertypes.UnpackConfiguration, matcher func(ocispec.Platform) platforms.MatchComparer, p ocispec.Platform) (each []wish) {
+	for _, u := range all {
+		if matcher(platformFromAPI(u.Platform)).Match(p) {
+			each = append(each, wish{&p, true, u.Snapshotter})
 		}
 	}
-	return "", false
+	return each
 }
 
 func platformFromAPI(p *types.Platform) ocispec.Platform {

@@ -23,24 +23,26 @@ func (t *transfers) pull(ctx context.Context, s meta.Scope, src *transfertypes.O
 		return err
 	}
 	defer done()
-	each, all, err := wanted(dst)
+	each, all := wishes(dst)
+	stores, err := t.stores(s, "")
 	if err != nil {
 		return err
 	}
+	o := image.PullOptions{Registry: registry, Name: dst.Name, AllPlatforms: all, Labels: dst.Labels, Progress: p.image}
+	for i, w := range each {
+		by, err := t.stores(s, w.snapshotter)
+		if err != nil {
+			return err
+		}
+		if i == 0 {
+			stores, o.Platform, o.Unpack = by, w.platform, w.unpack
+		} else {
+			o.More = append(o.More, image.Wish{Platform: w.platform, Unpack: w.unpack, Snapshots: by.Snapshots, Snapshotter: by.Snapshotter})
+		}
+	}
 	p.status("Pulling from OCI Registry (%s)", src.Reference)
-	for _, platform := range each {
-		snapshotter, unpack := unpacksFor(dst, platform)
-		stores, err := t.stores(s, snapshotter)
-		if err != nil {
-			return err
-		}
-		_, err = image.Pull(ctx, stores, src.Reference, image.PullOptions{
-			Registry: registry, Name: dst.Name, Platform: platform, AllPlatforms: all,
-			Unpack: unpack, Labels: dst.Labels, Progress: p.image,
-		})
-		if err != nil {
-			return err
-		}
+	if _, err := image.Pull(ctx, stores, src.Reference, o); err != nil {
+		return err
 	}
 	p.status("Completed pull from OCI Registry (%s)", src.Reference)
 	return nil
@@ -84,21 +86,21 @@ func (t *transfers) load(ctx context.Context, s meta.Scope, src *transfertypes.I
 		return err
 	}
 	defer st.close()
-	each, all, err := wanted(dst)
-	if err != nil {
-		return err
-	}
+	each, all := wishes(dst)
 	if len(each) > 1 {
 		return fmt.Errorf("import %d platforms: %w", len(each), errdefs.ErrNotImplemented)
 	}
-	snapshotter, unpack := unpacksFor(dst, each[0])
-	stores, err := t.stores(s, snapshotter)
+	var w wish
+	if len(each) > 0 {
+		w = each[0]
+	}
+	stores, err := t.stores(s, w.snapshotter)
 	if err != nil {
 		return err
 	}
-	o := image.ImportOptions{Unpack: unpack, Progress: p.image}
-	if !all || unpack {
-		o.Platform = each[0]
+	o := image.ImportOptions{Unpack: w.unpack, Progress: p.image}
+	if !all || w.unpack {
+		o.Platform = w.platform
 	}
 	o.Names = func(desc ocispec.Descriptor, index bool) []image.Image { return importNames(dst, desc, index) }
 	p.status("Importing")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/gantryd/gantry/remote"
 	"github.com/gantryd/gantry/store/content"
+	"github.com/gantryd/gantry/store/snapshot"
 )
 
 // PullOptions say what Pull fetches.
@@ -21,16 +22,27 @@ type PullOptions struct {
 	Name string
 	// Platform to fetch; nil is this machine's.
 	Platform *ocispec.Platform
-	// AllPlatforms fetches every one, and unpacks only Platform.
-	AllPlatforms bool
 	// Unpack extracts the layers into Snapshots while they are fetched.
 	Unpack bool
+	// More is fetched, and unpacked, besides.
+	More []Wish
+	// AllPlatforms fetches every one, and unpacks only those that are named.
+	AllPlatforms bool
 	// Labels for the image.
 	Labels map[string]string
 	// MaxLayers at the same time; 0 is 3.
 	MaxLayers int
 	// Progress is called from several goroutines, never at the same time.
 	Progress func(Progress)
+}
+
+// Wish is a platform that a pull is to fetch.
+type Wish struct {
+	Platform *ocispec.Platform // nil is this machine's
+	Unpack   bool
+	// Snapshots and its name are where to, if not to those of the stores.
+	Snapshots   snapshot.Snapshotter
+	Snapshotter string
 }
 
 // Pull fetches ref, verifies, stores and unpacks it in one pass, and names it.
@@ -50,9 +62,11 @@ func Pull(ctx context.Context, s Stores, ref string, o PullOptions) (Image, erro
 		return Image{}, err
 	}
 	p := puller{fetched: fetched{Store: s.Content, from: &origin{o.Registry, named}, report: report}, stores: s, opts: o}
-	if o.Unpack || !o.AllPlatforms {
-		if err := p.platform(ctx, target); err != nil {
-			return Image{}, err
+	for _, w := range append([]Wish{{Platform: o.Platform, Unpack: o.Unpack}}, o.More...) {
+		if w.Unpack || !o.AllPlatforms {
+			if err := p.platform(ctx, target, w); err != nil {
+				return Image{}, err
+			}
 		}
 	}
 	if o.AllPlatforms {
@@ -71,13 +85,16 @@ type puller struct {
 }
 
 // platform fetches, and unpacks where that is wanted, the one manifest of target
-// that fits best.
-func (p puller) platform(ctx context.Context, target ocispec.Descriptor) error {
-	m, _, err := find(ctx, p.fetched, target, p.opts.Platform)
+// that fits w best.
+func (p puller) platform(ctx context.Context, target ocispec.Descriptor, w Wish) error {
+	m, _, err := find(ctx, p.fetched, target, w.Platform)
 	if err != nil {
 		return err
 	}
-	return p.layers(ctx, m, p.opts.Unpack)
+	if w.Snapshots != nil {
+		p.stores.Snapshots, p.stores.Snapshotter = w.Snapshots, w.Snapshotter
+	}
+	return p.layers(ctx, m, w.Unpack)
 }
 
 // all fetches whatever is below target, and unpacks nothing.
