@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -38,10 +40,21 @@ var headText = map[int]string{
 // answerError is a registry's refusal.
 type answerError struct {
 	status int
-	text   string // what the registry said, one line
+	text   string        // what the registry said, one line
+	after  time.Duration // when it wants to be asked again
 }
 
+// patience is how long a registry may ask to be left alone by one that tries again.
+const patience = time.Minute
+
 func (e *answerError) Error() string {
+	if e.after > patience {
+		return fmt.Sprintf("%s; the registry wants to be asked again in %s", e.what(), e.after.Round(time.Second))
+	}
+	return e.what()
+}
+
+func (e *answerError) what() string {
 	if e.text == "" {
 		return fmt.Sprintf("%d %s", e.status, http.StatusText(e.status))
 	}
@@ -67,7 +80,7 @@ func answer(resp *http.Response) error {
 		Details string `json:"details"` // of token services
 		Error   string `json:"error"`
 	}
-	e := &answerError{status: resp.StatusCode}
+	e := &answerError{status: resp.StatusCode, after: retryAfter(resp.Header)}
 	if len(body) == 0 && resp.Request != nil && resp.Request.Method == http.MethodHead {
 		e.text = headText[resp.StatusCode] // the answer to HEAD has no body to say it
 	}
@@ -87,6 +100,18 @@ func answer(resp *http.Response) error {
 	}
 	e.text = printable(strings.Join(parts, "; "))
 	return e
+}
+
+// retryAfter reads the header of that name, seconds or a date (RFC 9110, 10.2.3).
+func retryAfter(h http.Header) time.Duration {
+	v := h.Get("Retry-After")
+	if seconds, err := strconv.ParseUint(v, 10, 31); err == nil {
+		return time.Duration(seconds) * time.Second
+	}
+	if at, err := http.ParseTime(v); err == nil {
+		return max(0, time.Until(at))
+	}
+	return 0
 }
 
 // printable keeps a stranger's text on one line and short.
@@ -116,7 +141,7 @@ func unavailable(err error) error {
 func passing(err error) bool {
 	var a *answerError
 	if errors.As(err, &a) {
-		return a.status == http.StatusTooManyRequests || a.status >= 500 && a.status != http.StatusNotImplemented
+		return a.after <= patience && (a.status == http.StatusTooManyRequests || a.status >= 500 && a.status != http.StatusNotImplemented)
 	}
 	return errdefs.IsUnavailable(err)
 }

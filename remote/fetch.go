@@ -126,29 +126,46 @@ func (c *Client) Manifest(ctx context.Context, repo reference.Named, desc ocispe
 
 // manifest reads one at e; what want says of it (digest, size) must hold.
 func (c *Client) manifest(ctx context.Context, e endpoint, repo reference.Named, id string, want ocispec.Descriptor) (ocispec.Descriptor, []byte, error) {
-	resp, err := c.do(ctx, e, call{
-		method: http.MethodGet, repo: repo, path: "/manifests/" + id, header: http.Header{"Accept": acceptManifests},
-	})
-	if err != nil {
-		return ocispec.Descriptor{}, nil, err
-	}
-	defer resp.Body.Close()
 	limit := int64(MaxManifest)
 	if want.Size > 0 {
 		limit = min(limit, want.Size)
 	}
+	for try := 0; ; try++ {
+		resp, err := c.do(ctx, e, call{
+			method: http.MethodGet, repo: repo, path: "/manifests/" + id, header: http.Header{"Accept": acceptManifests},
+		})
+		if err != nil {
+			return ocispec.Descriptor{}, nil, err
+		}
+		data, err := c.readBody(ctx, resp, limit+1)
+		if err == nil {
+			return verified(data, mediaType(resp), limit, want)
+		}
+		if try >= c.cfg.Retries || ctx.Err() != nil {
+			return ocispec.Descriptor{}, nil, fmt.Errorf("read manifest: %w", unavailable(err))
+		}
+		if err := c.wait(ctx, try, nil); err != nil {
+			return ocispec.Descriptor{}, nil, err
+		}
+	}
+}
+
+// readBody reads at most limit bytes, in the time in which a registry may stall.
+func (c *Client) readBody(ctx context.Context, resp *http.Response, limit int64) ([]byte, error) {
+	defer resp.Body.Close()
 	stop := context.AfterFunc(ctx, func() { resp.Body.Close() })
 	defer stop()
 	timer := time.AfterFunc(c.cfg.Stall, func() { resp.Body.Close() })
 	defer timer.Stop()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
-	if err != nil {
-		return ocispec.Descriptor{}, nil, fmt.Errorf("read manifest: %w", unavailable(err))
-	}
+	return io.ReadAll(io.LimitReader(resp.Body, limit))
+}
+
+// verified holds a manifest against what is wanted.
+func verified(data []byte, mediaType string, limit int64, want ocispec.Descriptor) (ocispec.Descriptor, []byte, error) {
 	if int64(len(data)) > limit {
 		return ocispec.Descriptor{}, nil, fmt.Errorf("manifest is larger than %d bytes: %w", limit, errdefs.ErrFailedPrecondition)
 	}
-	got := ocispec.Descriptor{MediaType: mediaType(resp), Digest: digest.FromBytes(data), Size: int64(len(data))}
+	got := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
 	if want.Digest != "" && want.Digest.Algorithm() != digest.Canonical && want.Digest.Validate() == nil {
 		got.Digest = want.Digest.Algorithm().FromBytes(data)
 	}
@@ -176,7 +193,11 @@ func (c *Client) Fetch(ctx context.Context, repo reference.Named, desc ocispec.D
 	if offset == desc.Size && offset > 0 {
 		return b, nil
 	}
-	if err := c.each(ctx, repo, canPull, func(e endpoint) error { b.endpoint = e; return b.open() }); err != nil {
+	var err error
+	if b.others, err = c.endpoints(reference.Domain(repo), canPull); err == nil {
+		err = b.next(nil)
+	}
+	if err != nil {
 		return nil, b.fail(err)
 	}
 	return b, nil
@@ -189,6 +210,7 @@ type blob struct {
 	repo     reference.Named
 	desc     ocispec.Descriptor
 	endpoint endpoint
+	others   []endpoint // to ask next
 
 	body   io.ReadCloser // nil between connections
 	offset int64
@@ -197,6 +219,20 @@ type blob struct {
 
 	timer   *time.Timer // runs while a read waits
 	stalled atomic.Bool // the timer has cut the connection off
+}
+
+// next goes to the next endpoint that answers; err is what the one before did.
+func (b *blob) next(err error) error {
+	for len(b.others) > 0 {
+		if cause := context.Cause(b.ctx); cause != nil {
+			return cause
+		}
+		b.endpoint, b.others, b.tries = b.others[0], b.others[1:], 0
+		if err = b.open(); err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // open asks for what is still missing.
@@ -258,7 +294,11 @@ func (b *blob) Read(p []byte) (int, error) {
 	}
 	for {
 		if b.body == nil {
-			if err := b.open(); err != nil {
+			err := b.open()
+			if err != nil {
+				err = b.next(err)
+			}
+			if err != nil {
 				return 0, b.fail(err)
 			}
 		}
@@ -273,7 +313,10 @@ func (b *blob) Read(p []byte) (int, error) {
 		if err == nil {
 			continue
 		}
-		if err := b.retry(err); err != nil {
+		if err = b.retry(err); err != nil {
+			err = b.next(err)
+		}
+		if err != nil {
 			return 0, b.fail(err)
 		}
 	}
@@ -295,7 +338,7 @@ func (b *blob) retry(err error) error {
 	if b.tries++; b.tries > b.client.cfg.Retries {
 		return err
 	}
-	return b.client.wait(b.ctx, b.tries-1)
+	return b.client.wait(b.ctx, b.tries-1, nil)
 }
 
 // end makes sure that nothing follows the last byte.

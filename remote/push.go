@@ -90,7 +90,7 @@ func (c *Client) Upload(ctx context.Context, repo reference.Named, desc ocispec.
 			if err == nil || try >= c.cfg.Retries || !passing(err) || ctx.Err() != nil {
 				return err
 			}
-			if err := c.wait(ctx, try); err != nil {
+			if err := c.wait(ctx, try, err); err != nil {
 				return err
 			}
 		}

@@ -1,6 +1,7 @@
 package remote_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -234,6 +236,124 @@ func TestTooManyRequestsAreTriedAgain(t *testing.T) {
 	})
 	if _, err := client(remote.Credential{}).Resolve(t.Context(), name(t, reg.Host+"/a:1")); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestARegistryIsLeftAloneAsLongAsItAsks(t *testing.T) {
+	reg := registrytest.Start(t)
+	reg.PutManifest("a", "1", ocispec.MediaTypeImageManifest, manifest)
+	for _, tt := range []struct {
+		name, after string
+		asked       int // times
+		waited      time.Duration
+		says        string
+	}{
+		{"a second", "1", 2, time.Second, ""},
+		{"a date that is over", "Mon, 02 Jan 2006 15:04:05 GMT", 2, 0, ""},
+		{"no number", "soon", 2, 0, ""},
+		{"an hour", "3600", 1, 0, "slow down (429); the registry wants to be asked again in 1h0m0s"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n := 0
+			reg.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Method != http.MethodGet || r.URL.Path == "/v2/" {
+					return false
+				}
+				if n++; n > 1 {
+					return false
+				}
+				w.Header().Set("Retry-After", tt.after)
+				registrytest.Refuse(w, http.StatusTooManyRequests, "TOOMANYREQUESTS", "slow down")
+				return true
+			})
+			ref := name(t, reg.Host+"/a:1")
+			desc, err := client(remote.Credential{}).Resolve(t.Context(), ref)
+			if err != nil {
+				t.Fatal(err)
+			}
+			start := time.Now()
+			_, err = client(remote.Credential{}).Manifest(t.Context(), ref, desc)
+			if tt.says == "" && err != nil || tt.says != "" && (!errdefs.IsResourceExhausted(err) || !strings.HasSuffix(err.Error(), tt.says)) {
+				t.Errorf("error is %v, want %q", err, tt.says)
+			}
+			if n != tt.asked || time.Since(start) < tt.waited {
+				t.Errorf("asked %d times in %s, want %d in %s at least", n, time.Since(start), tt.asked, tt.waited)
+			}
+		})
+	}
+}
+
+func TestAManifestThatBreaksOffIsReadAgain(t *testing.T) {
+	reg := registrytest.Start(t)
+	reg.PutManifest("a", "1", ocispec.MediaTypeImageManifest, manifest)
+	ref := name(t, reg.Host+"/a:1")
+	desc, err := client(remote.Credential{}).Resolve(t.Context(), ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name string
+		end  func(*http.Request)
+	}{
+		{"it resets", func(*http.Request) { panic(http.ErrAbortHandler) }},
+		{"it stalls", func(r *http.Request) { <-r.Context().Done() }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, broken := range []int{1, 100} {
+				var n atomic.Int32
+				reg.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+					if !strings.Contains(r.URL.Path, "/manifests/") || int(n.Add(1)) > broken {
+						return false
+					}
+					w.Header().Set("Content-Length", fmt.Sprint(desc.Size))
+					fmt.Fprint(w, "{")
+					w.(http.Flusher).Flush()
+					tt.end(r)
+					return true
+				})
+				_, err := client(remote.Credential{}).Manifest(t.Context(), ref, desc)
+				if broken == 1 && err != nil || broken > 1 && (!errdefs.IsUnavailable(err) || n.Load() != 3) {
+					t.Errorf("broken %d times: %v, after %d requests", broken, err, n.Load())
+				}
+			}
+		})
+	}
+}
+
+func TestABlobGoesOnAtTheNextHostWhereAMirrorBreaks(t *testing.T) {
+	origin, mirror := registrytest.Start(t), registrytest.Start(t)
+	data := bytes.Repeat([]byte("0123456789"), 1000)
+	desc := origin.PutBlob("a", ocispec.MediaTypeImageLayer, data)
+	mirror.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == "/v2/" {
+			return false
+		}
+		if r.Header.Get("Range") == "" {
+			w.Header().Set("Content-Length", fmt.Sprint(len(data)))
+			w.Write(data[:4000])
+			w.(http.Flusher).Flush()
+		}
+		panic(http.ErrAbortHandler)
+	})
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, origin.Host), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	hosts := fmt.Sprintf("[host.%q]\ncapabilities = [\"pull\"]\n", "http://"+mirror.Host)
+	if err := os.WriteFile(filepath.Join(dir, origin.Host, "hosts.toml"), []byte(hosts), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c := client(remote.Credential{}, func(cfg *remote.Config) { cfg.HostsDir = dir })
+	r, err := c.Fetch(t.Context(), name(t, origin.Host+"/a:1"), desc, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("read %d bytes, %v; want %d", len(got), err, len(data))
+	}
+	if log := strings.Join(origin.Log(), "\n"); !strings.Contains(log, "bytes=4000-") {
+		t.Errorf("the registry itself was asked %q", log)
 	}
 }
 

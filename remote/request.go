@@ -69,16 +69,21 @@ func (c *Client) do(ctx context.Context, e endpoint, k call) (*http.Response, er
 		if err == nil || k.once || try >= c.cfg.Retries || !passing(err) || ctx.Err() != nil {
 			return resp, err
 		}
-		if err := c.wait(ctx, try); err != nil {
+		if err := c.wait(ctx, try, err); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// wait sleeps before the retry that follows try, a little differently each time.
-func (c *Client) wait(ctx context.Context, try int) error {
+// wait sleeps before the retry that follows try, a little differently each time,
+// and not less than the registry asked for with the error that it answered.
+func (c *Client) wait(ctx context.Context, try int, err error) error {
 	d := min(c.cfg.Backoff<<try, 10*time.Second)
 	d = d/2 + rand.N(d)
+	var a *answerError
+	if errors.As(err, &a) {
+		d = max(d, a.after)
+	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
