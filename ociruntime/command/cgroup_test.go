@@ -215,3 +215,43 @@ func TestDeleteOfFrozenProcesses(t *testing.T) {
 	reapChild(t, pid)
 	r.must(t, "delete", "--force", "x")
 }
+
+// Where 0 and -1 are values of their own, they are set, whatever was before.
+func TestUpdateToNothing(t *testing.T) {
+	r := newTool(t)
+	limit, swap, most, period, quota := int64(64<<20), int64(96<<20), int64(5), uint64(100000), int64(50000)
+	var spec *specs.Spec
+	r.detached(t, sleeper(t, func(s *specs.Spec) {
+		spec = s
+		s.Linux.Resources.Pids = &specs.LinuxPids{Limit: &most}
+		s.Linux.Resources.CPU = &specs.LinuxCPU{Period: &period, Quota: &quota}
+		s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit}
+		if _, err := os.Stat("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes"); err == nil {
+			s.Linux.Resources.Memory.Swap = &swap
+		}
+	}), "x")
+	value := func(controller string, files ...string) string {
+		t.Helper()
+		for _, f := range files {
+			if b, err := os.ReadFile(filepath.Join(groupDir(spec, controller), f)); err == nil {
+				return strings.TrimSpace(string(b))
+			}
+		}
+		t.Fatalf("%s has none of %v", groupDir(spec, controller), files)
+		return ""
+	}
+	r.must(t, "update", "--memory", "-1", "x")
+	if got := value("memory", "memory.limit_in_bytes", "memory.max"); got == fmt.Sprint(limit) {
+		t.Errorf("the limit of memory is %s still", got)
+	}
+	r.must(t, "update", "--pids-limit", "0", "x")
+	if got := value("pids", "pids.max"); got != "1" {
+		t.Errorf("pids.max is %s", got)
+	}
+	for _, burst := range []string{"20000", "0"} {
+		r.must(t, "update", "--cpu-burst", burst, "x")
+		if got := value("cpu", "cpu.cfs_burst_us", "cpu.max.burst"); got != burst && got != "20" { // Linux before 6.10 shows ms on v2
+			t.Errorf("burst is %s, want %s", got, burst)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -95,7 +96,7 @@ func (u update) resources(f *flags, stdin io.Reader) (*specs.LinuxResources, err
 		if v < 0 && !strings.HasPrefix(n.flag, "memory") && n.flag != "cpu-quota" && n.flag != "pids-limit" {
 			return nil, fmt.Errorf("update: --%s: %d is negative", n.flag, v)
 		}
-		if v != 0 || n.flag == "cpu-idle" { // 0 leaves it as it is
+		if v != 0 || slices.Contains([]string{"cpu-idle", "cpu-burst", "pids-limit"}, n.flag) { // 0 leaves others as they are
 			n.set(r, v)
 		}
 	}

@@ -83,8 +83,11 @@ func (l *list) memoryV1(m *specs.LinuxMemory) {
 	if m.Limit != nil && *m.Limit != 0 {
 		l.add("memory.limit", "memory", memoryLimitV1, i(*m.Limit))
 	}
-	if m.Swap != nil && *m.Swap != 0 {
+	switch unlimited := m.Limit != nil && *m.Limit == -1; {
+	case m.Swap != nil && *m.Swap != 0:
 		l.add("memory.swap", "memory", swapLimitV1, i(*m.Swap))
+	case unlimited: // it may not exceed the limit of both
+		*l = append(*l, setting{field: "memory.swap", controller: "memory", file: swapLimitV1, value: "-1", optional: true})
 	}
 	if m.Reservation != nil && *m.Reservation != 0 {
 		l.add("memory.reservation", "memory", "memory.soft_limit_in_bytes", i(*m.Reservation))
@@ -114,7 +117,9 @@ func (l *list) cpuV1(c *specs.LinuxCPU) {
 	if c.Quota != nil && *c.Quota != 0 {
 		l.add("cpu.quota", "cpu", "cpu.cfs_quota_us", i(*c.Quota))
 	}
-	set("burst", "cpu.cfs_burst_us", c.Burst)
+	if c.Burst != nil {
+		*l = append(*l, setting{field: "cpu.burst", controller: "cpu", file: "cpu.cfs_burst_us", value: u(*c.Burst), optional: *c.Burst == 0})
+	}
 	set("realtimePeriod", "cpu.rt_period_us", c.RealtimePeriod)
 	if c.RealtimeRuntime != nil && *c.RealtimeRuntime != 0 {
 		l.add("cpu.realtimeRuntime", "cpu", "cpu.rt_runtime_us", i(*c.RealtimeRuntime))
@@ -160,7 +165,7 @@ func (l *list) blockIOV1(b *specs.LinuxBlockIO) {
 // setMemoryV1 writes one of the two limits of memory.
 func (g *Group) setMemoryV1(dir string, s setting) error {
 	err := write(dir, s.file, s.value)
-	if err == nil {
+	if err == nil || s.optional && missing(err) {
 		return nil
 	}
 	if errors.Is(err, unix.EBUSY) {
