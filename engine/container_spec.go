@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/api/types/runc/options"
@@ -271,12 +270,6 @@ func (c *containers) mountVolumes(ctx context.Context, k *ctr, rec record) (_ he
 			dir, err := c.volumes.mount(ctx, p.Name, k.id)
 			if err != nil {
 				return nil, err
-			}
-			if p.Source != dir { // the create was cut off before it could say
-				k.edit(func(r *record) {
-					r.Mounts = slices.Clone(r.Mounts)
-					r.Mounts[i].Source = dir
-				})
 			}
 			if p.Subpath == "" {
 				continue

@@ -195,7 +195,8 @@ func (c *containers) whole(rec record, f *found) bool {
 		return false
 	}
 	for _, p := range rec.Mounts {
-		if p.Type == mount.TypeVolume && !c.volumes.has(p.Name) {
+		// Its source is written down when all volumes are made and filled.
+		if p.Type == mount.TypeVolume && (p.Source == "" || !c.volumes.has(p.Name)) {
 			return false
 		}
 	}

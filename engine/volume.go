@@ -3,9 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
-	"io"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -50,29 +48,20 @@ func (v *volumes) routes() []route {
 }
 
 // ensure finds the volume or makes it. New also says of a volume that was there
-// that it is empty: an image's content goes into it too.
+// that it is vacant: an image's content goes into it too.
 func (v *volumes) ensure(_ context.Context, use volumeUse) (mountedVolume, error) {
-	vol, made, err := v.create(volume.Volume{Name: use.Name, Driver: use.Driver, Options: use.Options, Labels: use.Labels})
+	vol, _, err := v.create(volume.Volume{Name: use.Name, Driver: use.Driver, Options: use.Options, Labels: use.Labels})
 	if err != nil {
 		return mountedVolume{}, err
 	}
-	return mountedVolume{Name: vol.Name, Driver: vol.Driver, Path: vol.Path, New: made || isEmpty(vol.Path)}, nil
+	vacant, err := v.store.Vacant(vol.Name)
+	return mountedVolume{Name: vol.Name, Driver: vol.Driver, Path: vol.Path, New: vacant}, err
 }
 
 // has says whether there is a volume of that name.
 func (v *volumes) has(name string) bool {
 	_, err := v.store.Volume(name)
 	return err == nil
-}
-
-func isEmpty(dir string) bool {
-	d, err := os.Open(dir)
-	if err != nil {
-		return false
-	}
-	defer d.Close()
-	_, err = d.Readdirnames(1)
-	return errors.Is(err, io.EOF)
 }
 
 func (v *volumes) create(w volume.Volume) (volume.Volume, bool, error) {

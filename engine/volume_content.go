@@ -17,12 +17,7 @@ import (
 // copyUp copies what the image has at the place of a new volume into it, with
 // owner and mode of the directory itself.
 func (c *containers) copyUp(ctx context.Context, k *ctr, p docker.Point) error {
-	into, err := rootfs.Directory(p.Source)
-	if err != nil {
-		return err
-	}
-	defer into.Close()
-	err = c.withSnapshot(ctx, k, nil, func(root *rootfs.Root) error {
+	err := c.withSnapshot(ctx, k, nil, func(root *rootfs.Root) error {
 		st, err := root.Stat(p.Destination + "/.")
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || err == nil && !st.Mode.IsDir() {
 			return nil
@@ -30,7 +25,14 @@ func (c *containers) copyUp(ctx context.Context, k *ctr, p docker.Point) error {
 		if err != nil {
 			return err
 		}
-		return copyTree(ctx, root, p.Destination, into)
+		return c.volumes.store.Fill(p.Name, func(dir string) error {
+			into, err := rootfs.Directory(dir)
+			if err != nil {
+				return err
+			}
+			defer into.Close()
+			return copyTree(ctx, root, p.Destination, into)
+		})
 	})
 	if err != nil {
 		return fmt.Errorf("copy %s of the image into volume %s: %w", p.Destination, p.Name, err)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"github.com/gantryd/gantry/internal/atomicfile"
 )
@@ -49,6 +51,7 @@ var validName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
 const (
 	dataDir  = "_data"
 	metaFile = "volume.json"
+	fillFile = "filling" // beside them while a Fill is not done
 )
 
 // Open takes the directory root for volumes, and state for what a boot forgets:
@@ -197,6 +200,46 @@ func (s *Store) List() ([]Volume, error) {
 		all = append(all, v)
 	}
 	return all, bad
+}
+
+// Vacant says whether a volume has no content, or not all with which it was to be
+// filled.
+func (s *Store) Vacant(name string) (bool, error) {
+	if _, err := os.Lstat(filepath.Join(s.root, name, fillFile)); !errors.Is(err, fs.ErrNotExist) {
+		return true, err
+	}
+	d, err := os.Open(s.path(name))
+	if err != nil {
+		return false, err
+	}
+	defer d.Close()
+	_, err = d.Readdirnames(1)
+	if errors.Is(err, io.EOF) {
+		return true, nil
+	}
+	return false, err
+}
+
+// Fill has fill put into a volume what it is to have from its beginning. Until that
+// is done and on disk, the volume is vacant: what a crash or an error cuts off is to
+// be done again.
+func (s *Store) Fill(name string, fill func(dir string) error) error {
+	mark := filepath.Join(s.root, name, fillFile)
+	if err := os.WriteFile(mark, nil, 0o600); err != nil {
+		return err
+	}
+	if err := fill(s.path(name)); err != nil {
+		return err
+	}
+	d, err := os.Open(s.path(name))
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := unix.Syncfs(int(d.Fd())); err != nil {
+		return fmt.Errorf("write %s to disk: %w", d.Name(), err)
+	}
+	return os.Remove(mark)
 }
 
 // Remove deletes a volume and its content. The owner says before that nobody uses

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -99,6 +100,30 @@ func TestWhatAKillLeftIsSwept(t *testing.T) {
 	if err != nil || len(left) != 1 || left[0].Name() != "kept" {
 		t.Errorf("left: %v, %v", left, err)
 	}
+}
+
+func TestAVolumeIsVacantUntilItIsFilled(t *testing.T) {
+	s := open(t)
+	if _, _, err := s.Create(Volume{Name: "data"}); err != nil {
+		t.Fatal(err)
+	}
+	vacant := func(want bool) {
+		t.Helper()
+		if is, err := s.Vacant("data"); err != nil || is != want {
+			t.Errorf("vacant: %v, %v, want %v", is, err, want)
+		}
+	}
+	vacant(true)
+	write := func(dir string) error { return os.WriteFile(filepath.Join(dir, "f"), nil, 0o600) }
+	full := errors.New("disk full")
+	if err := s.Fill("data", func(dir string) error { return errors.Join(write(dir), full) }); !errors.Is(err, full) {
+		t.Errorf("fill: %v", err)
+	}
+	vacant(true)
+	if err := s.Fill("data", write); err != nil {
+		t.Error(err)
+	}
+	vacant(false)
 }
 
 func TestAVolumeWithADeviceIsMountedWhileItIsUsed(t *testing.T) {
