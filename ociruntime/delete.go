@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -39,6 +40,22 @@ func (c *Container) Delete(ctx context.Context, force bool) error {
 	}
 	c.poststopHooks(ctx)
 	return nil
+}
+
+// Forget removes what a Create or a Delete that was killed left of a container that
+// is not there: its state directory, without a record. It does nothing to one that is.
+func Forget(root, id string) error {
+	if err := validateID(id); err != nil {
+		return err
+	}
+	if root == "" {
+		root = DefaultRoot
+	}
+	dir := filepath.Join(root, id)
+	if _, err := readRecord(dir); !errdefs.IsNotFound(err) {
+		return err
+	}
+	return abandon(dir)
 }
 
 // end kills what still lives of the container, and waits for it.

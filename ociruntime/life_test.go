@@ -2,6 +2,8 @@ package ociruntime
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -83,5 +85,42 @@ func TestLife(t *testing.T) {
 	}
 	if b.group.Exists() {
 		t.Error("its cgroups are left")
+	}
+}
+
+func TestWhatAKilledCreateOrDeleteLeftIsForgotten(t *testing.T) {
+	root := t.TempDir()
+	for _, left := range []string{"", ".state.json.123", specFile} {
+		dir := filepath.Join(root, "box")
+		err := os.Mkdir(dir, 0o711)
+		if err == nil && left != "" {
+			err = os.WriteFile(filepath.Join(dir, left), nil, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := Forget(root, "box"); err != nil {
+			t.Errorf("with %q: %v", left, err)
+		}
+		if dir, err := claim(root, "box"); err != nil {
+			t.Errorf("with %q the name is not free: %v", left, err)
+		} else if err := abandon(dir); err != nil {
+			t.Error(err)
+		}
+	}
+	dir, err := claim(root, "kept")
+	if err == nil {
+		err = (&record{State: State{ID: "kept"}}).write(dir)
+	}
+	if err == nil {
+		err = Forget(root, "kept")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := Load(root, "kept"); err != nil {
+		t.Errorf("one that is there was forgotten: %v", err)
+	} else {
+		c.Close()
 	}
 }

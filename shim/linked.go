@@ -157,12 +157,16 @@ func (l *linked) update(resources []byte) error {
 func (l *linked) delete(force bool) error {
 	l.reaper.hold()
 	defer l.reaper.release()
-	return l.use(func(c *ociruntime.Container) error {
+	err := l.use(func(c *ociruntime.Container) error {
 		if err := c.Delete(context.Background(), force); err != nil {
 			return err
 		}
 		return c.Close()
 	})
+	if force && errdefs.IsNotFound(err) {
+		err = errors.Join(err, ociruntime.Forget(l.Root, l.ID))
+	}
+	return err
 }
 
 func (l *linked) spans() []journey.Span {

@@ -33,7 +33,7 @@ var deleteCommand = command{
 func (s *session) delete(id string, force bool) error {
 	c, err := s.load(id)
 	if force && errors.Is(err, errNoContainer) {
-		return nil
+		return ociruntime.Forget(s.root, id)
 	}
 	if err != nil {
 		return err
