@@ -48,7 +48,11 @@ func (t *tasks) ask(ctx context.Context, id, method string, req any) (*emptypb.E
 	if err != nil {
 		return nil, err
 	}
-	return &emptypb.Empty{}, tk.Call(ctx, method, req, &emptypb.Empty{})
+	err = tk.Call(ctx, method, req, &emptypb.Empty{})
+	if errdefs.IsUnavailable(err) && tk.Buried(ctx) {
+		err = fmt.Errorf("task %s has ended with its shim: %w", id, errdefs.ErrNotFound)
+	}
+	return &emptypb.Empty{}, err
 }
 
 func (t *tasks) Create(ctx context.Context, r *api.CreateTaskRequest) (_ *api.CreateTaskResponse, err error) {

@@ -98,13 +98,13 @@ func (c *collections) unlinked(dgst digest.Digest) {
 	c.later()
 }
 
-// removed notes a snapshot below whose record is gone.
-func (c *collections) removed(snapshotter, name string) {
+// removed notes snapshots below whose records are gone.
+func (c *collections) removed(snapshotter string, names ...string) {
 	c.mu.Lock()
 	if c.snapshots == nil {
 		c.snapshots = map[string][]string{}
 	}
-	c.snapshots[snapshotter] = append(c.snapshots[snapshotter], name)
+	c.snapshots[snapshotter] = append(c.snapshots[snapshotter], names...)
 	c.mu.Unlock()
 	c.later()
 }
@@ -264,6 +264,7 @@ func (db *DB) Repair(ctx context.Context) error {
 		if err := db.repairSnapshots(ctx, sn, below); err != nil {
 			return err
 		}
+		db.collections.removed(sn) // one may have been killed before its directories were
 	}
 	return db.repairBlobs(ctx)
 }

@@ -27,13 +27,18 @@ func grouped(spec []byte) bool {
 	return bytes.Contains(spec, []byte("io.containerd.runc.v2.group")) || bytes.Contains(spec, []byte("io.kubernetes.cri.sandbox-id"))
 }
 
-// execShim makes the socket, writes down where it is, and has a shim listen on it:
-// ahead, which was started for this container, or a new one. The shim need not be
+// execShim writes down where the socket will be, makes it, and has a shim listen on
+// it: ahead, which was started for this container, or a new one. The shim need not be
 // awake for a connection to be made.
 func (t *Task) execShim(ctx context.Context, ahead *aheadShim) (_ *bootstrap.BootstrapResult, err error) {
 	path := filepath.Join(filepath.Dir(t.table.cfg.Address), "s", rand.Text())
 	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
 		return nil, fmt.Errorf("make directory of shim sockets: %w", err)
+	}
+	// Written first: if we die after it, a successor finds the socket.
+	where := &bootstrap.BootstrapResult{Version: 3, Address: "unix://" + path, Protocol: "ttrpc"}
+	if err := t.bundle.writeAddress(where); err != nil {
+		return nil, err
 	}
 	l, err := stdio.Listen(path)
 	if err != nil {
@@ -41,10 +46,6 @@ func (t *Task) execShim(ctx context.Context, ahead *aheadShim) (_ *bootstrap.Boo
 	}
 	defer l.Close()
 	defer errs.Undo(&err, func() error { return os.Remove(path) })
-	where := &bootstrap.BootstrapResult{Version: 3, Address: "unix://" + path, Protocol: "ttrpc"}
-	if err := t.bundle.writeAddress(where); err != nil {
-		return nil, err
-	}
 	log, err := os.OpenFile(filepath.Join(t.bundle.dir, logFifo), os.O_RDWR|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open shim log: %w", err)

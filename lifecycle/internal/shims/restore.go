@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -139,7 +140,7 @@ func (t *Task) restore() {
 		t.drop() // a predecessor was about to
 		return
 	case errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, os.ErrNotExist):
-		t.bury()
+		t.buryOrDrop()
 		return
 	case err != nil:
 		log.Error("restore task", "err", err)
@@ -168,7 +169,7 @@ func (t *Task) ask(ctx context.Context) {
 		log.Warn("shim has no such task, ending it")
 		t.drop()
 	case errdefs.IsUnavailable(err):
-		t.bury()
+		t.buryOrDrop()
 	default:
 		log.Error("restore task: its shim hangs", "err", err)
 		t.live()
@@ -190,6 +191,19 @@ func (t *Task) repeatExit(e Exit) {
 			t.table.publishExit(t, e)
 		}
 	})
+}
+
+// buryOrDrop is for a task whose shim is dead. A shim that is known to write its
+// first process down, and has not, made no task that could have ended: its Create was
+// cut off.
+func (t *Task) buryOrDrop() {
+	_, err := os.Lstat(filepath.Join(t.bundle.dir, "init.pid"))
+	writes := slices.Contains([]string{ownShim, "containerd-shim-runc-v2"}, filepath.Base(t.binary))
+	if errors.Is(err, os.ErrNotExist) && writes && !t.sandbox {
+		t.drop()
+		return
+	}
+	t.bury()
 }
 
 // drop ends a shim that has no task and removes the bundle.

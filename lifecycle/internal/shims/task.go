@@ -189,6 +189,13 @@ func (t *Task) exitInstead(ctx context.Context, err error) (Exit, error) {
 	return Exit{}, err
 }
 
+// Buried waits until a task whose shim is gone has been cleaned up after, and says
+// whether it was.
+func (t *Task) Buried(ctx context.Context) bool {
+	_, err := t.exitInstead(ctx, errdefs.ErrUnavailable)
+	return err == nil
+}
+
 // Wait waits for the exit of a process, the task's first where exec is empty. If
 // the shim dies meanwhile, so has the process.
 func (t *Task) Wait(ctx context.Context, exec string) (Exit, error) {
