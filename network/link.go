@@ -43,7 +43,13 @@ func (n *Networks) newWire(ns *namespace, ifname string) (w wire, err error) {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = fmt.Sprintf("%s%x", n.veths, b)
 	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: ifname, PeerNamespace: netlink.NsFd(ns.fd)}
-	if err := n.links.LinkAdd(veth); err != nil {
+	err = n.links.LinkAdd(veth)
+	if errors.Is(err, unix.EEXIST) {
+		// What a daemon that was killed began is on its way out (Networks.sweep).
+		n.reaper.settle()
+		err = n.links.LinkAdd(veth)
+	}
+	if err != nil {
 		return wire{}, fmt.Errorf("add veth pair %s, %s: %w", attrs.Name, ifname, err)
 	}
 	defer errs.Undo(&err, func() error { return n.links.LinkDel(veth) })

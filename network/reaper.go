@@ -14,7 +14,7 @@ type debris struct {
 	links []string       // host ends of veth pairs
 	addrs []netip.Prefix // what the sandbox's addresses were
 	udp   bool           // connections may be tracked that would outlive it
-	after func()         // called when the links are gone; may be nil
+	after func()         // called when the links are gone, or cannot be deleted; may be nil
 }
 
 // reaper takes debris away in the background. Deleting a veth pair takes 16 ms,
@@ -49,6 +49,13 @@ func (r *reaper) poke() {
 	}
 }
 
+// settle waits until all that was added before is gone.
+func (r *reaper) settle() {
+	done := make(chan struct{})
+	r.add(debris{after: func() { close(done) }})
+	<-done
+}
+
 // close waits until all that was added is gone. Nothing may be added after it.
 func (r *reaper) close() {
 	r.mu.Lock()
@@ -75,6 +82,13 @@ func (r *reaper) reap(heap []debris) {
 	if len(heap) == 0 {
 		return
 	}
+	defer func() {
+		for _, d := range heap {
+			if d.after != nil {
+				d.after()
+			}
+		}
+	}()
 	// A socket of its own: a request on the shared one would make every Join wait.
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER)
 	if err != nil {
@@ -92,9 +106,6 @@ func (r *reaper) reap(heap []debris) {
 	for _, d := range heap {
 		if d.udp {
 			r.forget(h, d.addrs)
-		}
-		if d.after != nil {
-			d.after()
 		}
 	}
 }
