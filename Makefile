@@ -11,10 +11,10 @@ export CGO_ENABLED := 0
 # git refuses to answer root about a clone that is another user's.
 export GOFLAGS += -buildvcs=false
 
-.PHONY: help build demo test test-vm torture deps lint bench install uninstall generate
+.PHONY: help build demo test test-vm torture torture-steps deps lint bench install uninstall generate
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build the programs into bin/
 	$(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
@@ -33,6 +33,9 @@ test-vm: deps build ## the tests that want cgroup v2 and another kernel, in a vi
 SECONDS ?= 60
 torture: deps build ## kill gantryd and shims at random while clients work, for SECONDS (60), and prove that nothing is lost
 	$(GO) test -count 1 -v -timeout 0 -run AnyKill ./test/torture -args -seconds $(SECONDS)
+
+torture-steps: deps build ## kill gantryd, and shims, at every step of every operation (an hour); OPERATION=start for some
+	$(GO) test -count 1 -v -timeout 0 -run AnyStep ./test/torture -args -limit 0 -points 0 -operation '$(OPERATION)'
 
 deps: ## install the Debian packages that the tests and the bench need
 	@.ci/deps

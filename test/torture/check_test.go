@@ -242,9 +242,9 @@ func stays(path string) bool {
 }
 
 var idle = regexp.MustCompile(`^(a|s|fifo|roots|containers|volumes|runtime/(moby|torture)|gantryd\.lock|containerd\.sock(\.ttrpc)?|engine\.sock` +
-	`|networks/([0-9a-f]{64}\.json|netns|sandboxes)` +
+	`|networks/([0-9a-f]{64}\.json|netns|sandboxes|forwarding-was-off)` +
 	`|containerd/io\.containerd\.(content\.v1\.content/(ingest|blobs/sha256)|grpc\.v1\.introspection/uuid|metadata\.v1\.bolt/(meta\.db|reserve)` +
-	`|snapshotter\.v1\.overlayfs/(metadata\.db|snapshots)|runtime\.v2\.task/(moby|torture)))$`)
+	`|snapshotter\.v1\.(overlayfs|native)/(metadata\.db|snapshots)|runtime\.v2\.task/(moby|torture)))$`)
 
 // checkStores proves that the databases are whole and that nothing is on disk of
 // which they do not know: by now that is everything.

@@ -597,8 +597,8 @@ func (d *docker) checkSteady(pid int) {
 			return
 		}
 	}
-	if least := *seconds * 5; n < least {
-		d.t.Errorf("the steady container wrote %d lines; at least %d were to be", n, least)
+	if n == 0 {
+		d.t.Error("the steady container wrote nothing")
 	}
 }
 

@@ -2,6 +2,7 @@ package torture
 
 import (
 	"flag"
+	"os"
 	"testing"
 
 	"github.com/gantryd/gantry/test/rig"
@@ -13,4 +14,9 @@ var (
 	seed    = flag.Uint64("seed", 0, "of the clients' choices; 0 takes another each time")
 )
 
-func TestMain(m *testing.M) { rig.Main(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(traceVar) != "" {
+		traceHere()
+	}
+	rig.Main(m)
+}

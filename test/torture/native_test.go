@@ -364,13 +364,7 @@ func (c *native) runTask(name string) {
 }
 
 func (c *native) exec(name string) {
-	data, err := json.Marshal(specs.Process{Args: []string{"sh", "-c", "exit 33"}, Env: []string{"PATH=/bin"}, Cwd: "/"})
-	if err != nil {
-		c.t.Error(err)
-	}
-	_, err = c.tasks.Exec(in(ours), &tasksapi.ExecProcessRequest{
-		ContainerID: name, ExecID: "e", Spec: &anypb.Any{TypeUrl: "types.containerd.io/opencontainers/runtime-spec/1/Process", Value: data},
-	})
+	_, err := c.tasks.Exec(in(ours), &tasksapi.ExecProcessRequest{ContainerID: name, ExecID: "e", Spec: process("exit 33")})
 	if err == nil {
 		_, err = c.tasks.Start(in(ours), &tasksapi.StartRequest{ContainerID: name, ExecID: "e"})
 	}
@@ -386,6 +380,15 @@ func (c *native) exec(name string) {
 	if ends(name) == 0 && (err != nil || r.ExitStatus != 33) {
 		c.t.Errorf("wait for exec in %s: %v %v", name, r, err)
 	}
+}
+
+// process is a shell that runs script.
+func process(script string) *anypb.Any {
+	data, err := json.Marshal(specs.Process{Args: []string{"sh", "-c", script}, Env: []string{"PATH=/bin"}, Cwd: "/"})
+	if err != nil {
+		panic(err) // strings alone
+	}
+	return &anypb.Any{TypeUrl: "types.containerd.io/opencontainers/runtime-spec/1/Process", Value: data}
 }
 
 func (c *native) takeApart(name string) {
