@@ -101,7 +101,7 @@ var dockerOperations = []operation{
 		name: "restart", prepare: (*stage).running, shim: true,
 		do: func(s *stage) error { return s.post("/containers/"+s.name+"/restart?t=30", nil) },
 		again: func(s *stage, err error) {
-			s.must("restart again", s.post("/containers/"+s.name+"/restart?t=30", nil))
+			s.must("restart again", s.post("/containers/"+s.name+"/restart?t=1", nil)) // its trap may not be set yet
 			s.runs()
 		},
 	},

@@ -111,9 +111,8 @@ var nativeOperations = []operation{
 	{
 		name: "kill of a task", prepare: (*stage).taskRuns, shim: true,
 		do: func(s *stage) error { return s.killTask() },
-		again: func(s *stage, err error) {
-			_, err = again(func() (any, error) { return nil, s.killTask() }) // until it is known that the shim is dead
-			s.fine("kill again", err, codes.NotFound, codes.FailedPrecondition)
+		again: func(s *stage, _ error) {
+			s.fine("kill again", s.killTask(), codes.NotFound, codes.FailedPrecondition)
 			s.exits(137)
 		},
 	},
