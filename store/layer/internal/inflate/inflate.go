@@ -259,6 +259,9 @@ func (d *deflate) dynamic() error {
 		d.refill()
 		e := table[d.bits&(lengthSize-1)]
 		d.take(e.bits())
+		if d.over() {
+			return d.cut()
+		}
 		if e&special != 0 {
 			return d.corrupt("bad length of code")
 		}
@@ -286,9 +289,9 @@ func (d *deflate) dynamic() error {
 			lengths[i] = value
 			i++
 		}
-		if d.over() {
-			return d.cut()
-		}
+	}
+	if d.over() {
+		return d.cut()
 	}
 	if !build(d.lit[:], litBits, lengths[:nlit], litSymbols[:]) {
 		return d.corrupt("bad codes of literals and lengths")

@@ -45,12 +45,24 @@ func stock(src io.Reader) ([]byte, error) {
 	return io.ReadAll(z)
 }
 
+// endReader gives as much as there is room for, and the end with the last of it.
+type endReader struct{ rest []byte }
+
+func (r *endReader) Read(p []byte) (int, error) {
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
+	if len(r.rest) == 0 {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
 // same fails unless ours and the standard library's give the same of data.
 func same(t *testing.T, data []byte) {
 	t.Helper()
 	want, wantErr := stock(bytes.NewReader(data))
 	for name, src := range map[string]io.Reader{
-		"at once": bytes.NewReader(data), "byte by byte": iotest.OneByteReader(bytes.NewReader(data)), "with the error": iotest.DataErrReader(bytes.NewReader(data)),
+		"at once": bytes.NewReader(data), "byte by byte": iotest.OneByteReader(bytes.NewReader(data)), "with its end": &endReader{data},
 	} {
 		got, err := ours(src)
 		if (err == nil) != (wantErr == nil) || errors.Is(err, io.ErrUnexpectedEOF) != errors.Is(wantErr, io.ErrUnexpectedEOF) {
@@ -230,4 +242,15 @@ func FuzzAgainstTheStandardLibrary(f *testing.F) {
 			t.Fatalf("%v, and before that not what the standard library has", err)
 		}
 	})
+}
+
+// The input ends, at the end of the buffer for it, where zeros in its place would be
+// three hundred lengths of codes.
+func TestCodesThatAreCutOff(t *testing.T) {
+	head := zip(t, 1, gzip.Header{}, nil)[:10]
+	const size = inSize - 10 - 5 - 4
+	z := append(slices.Clone(head), 0, size&0xff, size>>8, ^size&0xff, ^size>>8&0xff)
+	z = append(z, make([]byte, size)...)
+	z = binary.LittleEndian.AppendUint32(z, 1|2<<1|29<<3|29<<8|1<<13|1<<26|1<<29)
+	same(t, z)
 }
