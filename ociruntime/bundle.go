@@ -19,7 +19,11 @@ import (
 // ReadSpec reads config.json of a bundle. The error says where in it the fault
 // is: line and column, or the field.
 func ReadSpec(bundle string) (*specs.Spec, error) {
-	file := filepath.Join(bundle, "config.json")
+	return ReadSpecFile(filepath.Join(bundle, specFile))
+}
+
+// ReadSpecFile is ReadSpec for a file of another name.
+func ReadSpecFile(file string) (*specs.Spec, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("read the bundle: %w", err)

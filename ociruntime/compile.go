@@ -1,6 +1,7 @@
 package ociruntime
 
 import (
+	"encoding/binary"
 	"fmt"
 	"path"
 	"slices"
@@ -36,6 +37,7 @@ type Facts struct {
 
 	NoSELinux    bool // SELinux is off: labels mean nothing
 	ExtraFiles   int
+	Holes        []int // descriptors among them that are not there
 	NoPivot      bool
 	Revealing    []string // mounts of the host that NoPivot must not leave below
 	NoNewKeyring bool
@@ -171,9 +173,24 @@ func (c *compiler) namespaces() error {
 			c.call("unshare", named(unix.CLONE_NEWCGROUP, "CLONE_NEWCGROUP"))
 		case ns.Type == specs.TimeNamespace:
 			c.timeNamespace()
+		case ns.Type == specs.NetworkNamespace:
+			c.loopback()
 		}
 	}
 	return nil
+}
+
+// loopback brings lo up in a new network namespace (netdevice(7)), as all
+// runtimes do.
+func (c *compiler) loopback() {
+	const flagsAt = unix.IFNAMSIZ
+	request := make([]byte, 40) // struct ifreq
+	copy(request, "lo")
+	binary.LittleEndian.PutUint16(request[flagsAt:], unix.IFF_UP)
+	c.stage("bring up", "lo")
+	s := c.open("socket", named(unix.AF_INET, "AF_INET"), named(unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, "SOCK_DGRAM|SOCK_CLOEXEC"), num(0))
+	c.call("ioctl", reg(s), named(unix.SIOCSIFFLAGS, "SIOCSIFFLAGS"), raw(request, "{lo UP}"))
+	c.call("close", reg(s))
 }
 
 // joinCgroups joins the container's groups, before a namespace hides the host's

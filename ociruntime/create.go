@@ -93,6 +93,9 @@ func newContainer(o *CreateOptions) (*Container, error) {
 // look looks at the machine and the bundle.
 func (c *Container) look(o CreateOptions) (Facts, error) {
 	layout, err := cgroup.Discover()
+	if o.NoCgroup {
+		layout, err = &cgroup.Layout{}, nil
+	}
 	if err != nil {
 		return Facts{}, err
 	}
@@ -104,6 +107,7 @@ func (c *Container) look(o CreateOptions) (Facts, error) {
 		return Facts{}, err
 	}
 	facts.ID, facts.NoPivot, facts.NoNewKeyring, facts.ExtraFiles = o.ID, o.NoPivot, o.NoNewKeyring, len(o.ExtraFiles)
+	facts.Holes = holes(o.ExtraFiles)
 	if o.NoPivot {
 		if facts.Revealing, err = revealing(facts.Rootfs); err != nil {
 			return Facts{}, err
@@ -176,8 +180,9 @@ func (c *Container) launch(ctx context.Context, o CreateOptions) (err error) {
 	l := &launch{
 		plan: c.plan, stdio: [3]*os.File{o.Stdin, o.Stdout, o.Stderr}, extra: o.ExtraFiles,
 		given: talk.theirs, uids: c.spec.Linux.UIDMappings, gids: c.spec.Linux.GIDMappings,
-		reap: o.Reap, trace: c.trace.add,
+		reap: o.Reap, trace: c.trace.add, dir: c.dir,
 	}
+	l.giveStreams(c.spec.Process.User)
 	if err := talk.giveUserNamespace(c.spec.Linux); err != nil {
 		return err
 	}
@@ -194,6 +199,9 @@ func (c *Container) launch(ctx context.Context, o CreateOptions) (err error) {
 	defer errs.Undo(&err, func() error { return child.kill() })
 	start := time.Now()
 	if err := c.see(ctx, child, talk); err != nil {
+		return err
+	}
+	if err := c.plan.forgetNodes(c.dir); err != nil {
 		return err
 	}
 	if r := c.spec.Linux.IntelRdt; r != nil {

@@ -29,6 +29,11 @@ func (c *Container) Delete(ctx context.Context, force bool) error {
 			return err
 		}
 	}
+	return c.destroy(ctx)
+}
+
+// destroy kills what still lives of the container, and leaves nothing of it.
+func (c *Container) destroy(ctx context.Context) error {
 	if err := c.end(); err != nil {
 		return fmt.Errorf("delete container %s: %w", c.ID, err)
 	}
@@ -71,22 +76,20 @@ func (c *Container) end() error {
 			return err
 		}
 	}
-	err := awaitEnd(c.PidFD)
-	if err == nil {
+	if ended(c.PidFD) {
 		return nil
 	}
-	if dir := cgroup.FrozenAt(c.Pid); dir != "" {
-		return fmt.Errorf("%w: it was moved to %s, which is frozen: thaw that", err, dir)
+	const soon, longest = time.Second, 10 * time.Second
+	err := awaitEnd(c.PidFD, soon)
+	if errdefs.IsUnavailable(err) {
+		// On v1 no signal reaches a process that was moved to a frozen group of another's.
+		err = errors.Join(c.group.TakeBack(c.Pid), awaitEnd(c.PidFD, longest))
 	}
 	return err
 }
 
 // awaitEnd waits until the process of pidfd has ended, reaped or not.
-func awaitEnd(pidfd *os.File) error {
-	if pidfd == nil {
-		return nil
-	}
-	const longest = 10 * time.Second
+func awaitEnd(pidfd *os.File, longest time.Duration) error {
 	deadline := time.Now().Add(longest)
 	fds := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
 	for {

@@ -1,10 +1,13 @@
 package ociruntime
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -127,11 +130,7 @@ func specNode(d specs.LinuxDevice) (node, error) {
 func (c *compiler) makeNode(dev Arg, n node) {
 	c.stage("make device", n.path)
 	if (c.Restricted || c.has(specs.UserNamespace)) && n.kind != unix.S_IFIFO {
-		tree := c.file(File{
-			Name: "device", Call: "open_tree", Path: n.path, Flags: treeFlags,
-			Attrs: []treeAttr{{attr: unix.MountAttr{Propagation: unix.MS_PRIVATE}}},
-		})
-		c.attach(tree, c.at(n.path, false, 0))
+		c.attach(c.file(c.hostNode(n)), c.at(n.path, false, 0))
 		return
 	}
 	name := path.Base(n.path)
@@ -146,6 +145,61 @@ func (c *compiler) makeNode(dev Arg, n node) {
 		c.call("fchownat", dev, str(name), num(int(n.uid)), num(int(n.gid)), named(unix.AT_SYMLINK_NOFOLLOW, "AT_SYMLINK_NOFOLLOW"))
 	}
 	c.mark(done)
+}
+
+// hostNode is a device that the parent opens: the host's own, or, where the spec
+// describes one and the parent may, a new one.
+func (c *compiler) hostNode(n node) File {
+	f := File{
+		Name: "device", Call: "open_tree", Path: n.path, Flags: treeFlags,
+		Attrs: []treeAttr{{attr: unix.MountAttr{
+			Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC, Attr_clr: unix.MOUNT_ATTR_NODEV, Propagation: unix.MS_PRIVATE,
+		}}},
+	}
+	if !c.Restricted && !slices.Contains(defaultNodes(), n) {
+		n.uid, n.gid = hostID(n.uid, c.linux.UIDMappings), hostID(n.gid, c.linux.GIDMappings)
+		f.Call, f.Node = "mknod", &n
+	}
+	return f
+}
+
+// nodeFile is where in dir the device of f is, until the child has mounted it.
+func (f File) nodeFile(dir string) string {
+	return filepath.Join(dir, "device"+strings.ReplaceAll(f.Path, "/", "-"))
+}
+
+// makeNode makes the device. A root without the right to (of a user namespace)
+// has the host's.
+func (f File) makeNode(dir string) (fd int, err error) {
+	name := f.nodeFile(dir)
+	err = unix.Mknod(name, f.Node.kind|f.Node.mode, int(f.Node.dev))
+	if errors.Is(err, unix.EPERM) {
+		f.Call = "open_tree"
+		return f.open(dir)
+	}
+	if err != nil {
+		return -1, fmt.Errorf("make device %s: mknod %s: %w", f.Path, name, err)
+	}
+	if err := errors.Join(unix.Lchown(name, int(f.Node.uid), int(f.Node.gid)), unix.Chmod(name, f.Node.mode)); err != nil {
+		return -1, fmt.Errorf("make device %s: %w", f.Path, err)
+	}
+	if fd, err = unix.OpenTree(unix.AT_FDCWD, name, uint(f.Flags)); err != nil {
+		return -1, fmt.Errorf("%s: open_tree %s: %w", f.Name, name, err)
+	}
+	return fd, f.change(fd)
+}
+
+// forgetNodes removes the devices of the plan from dir: the mounts of them stay.
+func (p *Plan) forgetNodes(dir string) error {
+	for _, f := range p.Files {
+		if f.Node == nil {
+			continue
+		}
+		if err := os.Remove(f.nodeFile(dir)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("forget device %s: %w", f.Path, err)
+		}
+	}
+	return nil
 }
 
 func kindName(kind uint32) string {

@@ -239,7 +239,7 @@ func TestWhatIsOpenedIsVerified(t *testing.T) {
 		"mask for files: /etc/passwd is not character device":   {Name: "mask for files", Call: "open_tree", Path: "/etc/passwd", Flags: treeFlags, Device: nullDevice},
 		"procfs: /dev is of another filesystem":                 {Name: "procfs", Call: "open", Path: "/dev", Flags: unix.O_PATH, Magic: unix.PROC_SUPER_MAGIC},
 	} {
-		if fd, err := f.open(); err == nil || !strings.Contains(err.Error(), want) {
+		if fd, err := f.open(""); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		} else if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil {
 			t.Errorf("descriptor %d is left open", fd)
@@ -249,7 +249,7 @@ func TestWhatIsOpenedIsVerified(t *testing.T) {
 		{Name: "mask for files", Call: "open_tree", Path: "/dev/null", Flags: treeFlags, Device: nullDevice},
 		{Name: "procfs", Call: "open", Path: "/proc", Flags: unix.O_PATH, Magic: unix.PROC_SUPER_MAGIC},
 	} {
-		fd, err := f.open()
+		fd, err := f.open("")
 		if err != nil {
 			t.Error(err)
 		}

@@ -58,8 +58,9 @@ func (c *Container) Exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 	}
 	l := &launch{
 		plan: plan, stdio: [3]*os.File{o.Stdin, o.Stdout, o.Stderr}, extra: o.ExtraFiles,
-		given: t.theirs, reap: o.Reap, trace: tr.add,
+		given: t.theirs, uids: spec.Linux.UIDMappings, gids: spec.Linux.GIDMappings, reap: o.Reap, trace: tr.add,
 	}
+	l.giveStreams(p.User)
 	group, err := c.group.Sub(o.Cgroups)
 	if err != nil {
 		return nil, err
@@ -131,11 +132,22 @@ func (c *Container) compileExec(spec *specs.Spec, p *specs.Process, o ExecOption
 	if err != nil {
 		return nil, errs.Because(errdefs.ErrInvalidArgument, "%w", err)
 	}
-	f := Facts{ID: c.ID, Rootfs: c.rec.Rootfs, ExtraFiles: len(o.ExtraFiles), CgroupJoin: group.JoinFiles(), NoNewKeyring: true, Rootless: os.Geteuid() != 0, HelpersMap: needsHelpers(spec.Linux)}
+	f := Facts{ID: c.ID, Rootfs: c.rec.Rootfs, ExtraFiles: len(o.ExtraFiles), Holes: holes(o.ExtraFiles), CgroupJoin: group.JoinFiles(), NoNewKeyring: true, Rootless: os.Geteuid() != 0, HelpersMap: needsHelpers(spec.Linux)}
 	f.LastCap, f.Bounding = capabilityFacts(spec)
 	f.NoSELinux = noSELinux()
 	f.Home = c.homeOf(p)
 	return compileExec(spec, p, f)
+}
+
+// holes are the descriptors, of those that files become, that are not there.
+func holes(files []*os.File) (fds []int) {
+	const first = 3
+	for i, f := range files {
+		if f == nil {
+			fds = append(fds, first+i)
+		}
+	}
+	return fds
 }
 
 // homeOf looks in the rootfs as the container sees it.

@@ -36,7 +36,7 @@ func (c *Container) createHooks(ctx context.Context, child *child) error {
 	}
 	// The environment is there (runtime-spec, "Lifecycle": step 2 is over).
 	st.Pid, st.Status = child.pid, Created
-	own := hookRunner{reap: c.reap}
+	own := c.hookRunner()
 	//lint:ignore SA1019 prestart is deprecated, and used.
 	if err := own.all(ctx, "prestart", h.Prestart, st); err != nil {
 		return err
@@ -44,7 +44,8 @@ func (c *Container) createHooks(ctx context.Context, child *child) error {
 	if err := own.all(ctx, "createRuntime", h.CreateRuntime, st); err != nil {
 		return err
 	}
-	inside := hookRunner{reap: c.reap, inside: child.pidfd, linux: c.spec.Linux, dir: c.rec.Rootfs}
+	inside := c.hookRunner()
+	inside.inside, inside.linux, inside.dir = child.pidfd, c.spec.Linux, c.rec.Rootfs
 	return inside.all(ctx, "createContainer", h.CreateContainer, st)
 }
 
@@ -59,7 +60,9 @@ func (c *Container) startHooks(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	inside := hookRunner{reap: c.reap, inside: c.PidFD, linux: spec.Linux, filter: true}
+	inside := c.hookRunner()
+	inside.inside, inside.linux, inside.filter = c.PidFD, spec.Linux, true
+	inside.dir = "" // its root is the container's
 	if c.rec.Covered != 0 {
 		if inside.root, err = openRoot(c.Pid); err != nil {
 			return err
@@ -81,7 +84,7 @@ func (c *Container) poststartHooks(ctx context.Context) error {
 	}
 	st := c.rec.State
 	st.Status = Running
-	return hookRunner{reap: c.reap}.all(ctx, "poststart", c.rec.Hooks.Poststart, st)
+	return c.hookRunner().all(ctx, "poststart", c.rec.Hooks.Poststart, st)
 }
 
 // poststopHooks are all run; what fails is a warning (runtime-spec, "Lifecycle").
@@ -92,8 +95,12 @@ func (c *Container) poststopHooks(ctx context.Context) {
 	st := c.rec.State
 	st.Status, st.Pid = Stopped, 0
 	for i, h := range c.rec.Hooks.Poststop {
-		if err := (hookRunner{reap: c.reap}).one(ctx, h, st); err != nil {
-			c.log.Warn("hook failed", "hook", fmt.Sprintf("hooks.poststop[%d]", i), "path", h.Path, "error", err)
+		if err := c.hookRunner().one(ctx, h, st); err != nil {
+			said := "poststop hook failed"
+			if exit := (hookExit{}); errors.As(err, &exit) {
+				said += fmt.Sprintf(" with exit code %d", exit.code) // callers of crun know these words
+			}
+			c.log.Warn(said, "hook", fmt.Sprintf("hooks.poststop[%d]", i), "error", err)
 		}
 	}
 }
@@ -103,9 +110,14 @@ type hookRunner struct {
 	inside *os.File
 	linux  *specs.Linux // of the container inside
 	root   int          // its root, where that is of no mount namespace; or 0
-	dir    string       // working directory inside, where other runtimes have one: the rootfs
+	dir    string       // where it begins, if that is still there: as with runc the bundle, and inside the rootfs
 	filter bool         // what it runs is held by its seccomp filter
 	reap   func(int) (syscall.WaitStatus, error)
+}
+
+// hookRunner runs hooks in our own namespaces.
+func (c *Container) hookRunner() hookRunner {
+	return hookRunner{reap: c.reap, dir: c.rec.Bundle}
 }
 
 func (r hookRunner) all(ctx context.Context, kind string, hooks []specs.Hook, st State) error {
@@ -153,10 +165,18 @@ func (r hookRunner) one(ctx context.Context, h specs.Hook, st State) error {
 	case ws.Signaled():
 		return fmt.Errorf("run %s: killed by signal %d (%v)%s", h.Path, ws.Signal(), ws.Signal(), output(said))
 	case ws.ExitStatus() != 0:
-		return fmt.Errorf("run %s: exit status %d%s", h.Path, ws.ExitStatus(), output(said))
+		return fmt.Errorf("run %s: %w", h.Path, hookExit{ws.ExitStatus(), output(said)})
 	}
 	return nil
 }
+
+// hookExit is the end of a hook that failed.
+type hookExit struct {
+	code int
+	said string
+}
+
+func (e hookExit) Error() string { return fmt.Sprintf("exit status %d%s", e.code, e.said) }
 
 // start starts the hook. Its plan is short: enter the namespaces, execute.
 func (r hookRunner) start(h specs.Hook, st State, in, said *os.File) (*child, error) {
@@ -175,13 +195,14 @@ func (r hookRunner) start(h specs.Hook, st State, in, said *os.File) (*child, er
 		c.enterContainer(namespaceFlags(r.linux))
 	}
 	if r.dir != "" {
-		c.stage("enter the rootfs", r.dir)
-		c.call("chdir", str(r.dir)).fine(unix.EACCES) // the root of a user namespace may not pass there
+		c.stage("enter the directory", r.dir)
+		c.call("chdir", str(r.dir)).fine(unix.ENOENT, unix.EACCES) // the root of a user namespace may not pass there
 	}
 	if r.root != 0 {
 		given[containerRoot] = r.root
 		c.enterRootOf()
 	}
+	c.stage("close the rest at execve", "")
 	c.markCloseOnExec()
 	waits := r.filter && r.linux.Seccomp != nil
 	if waits {

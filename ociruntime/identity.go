@@ -317,6 +317,9 @@ func (c *compiler) markCloseOnExec() {
 	all := uint64(1<<32 - 1)
 	c.stage("close the rest at execve", "")
 	c.call("close_range", num(c.plan.FirstFD), hex(all), named(cloexec, "CLOSE_RANGE_CLOEXEC"))
+	for _, fd := range c.Holes {
+		c.call("close_range", num(fd), num(fd), named(cloexec, "CLOSE_RANGE_CLOEXEC"))
+	}
 }
 
 // launch says that all is ready, waits for the start and executes the program.

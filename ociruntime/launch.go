@@ -28,6 +28,7 @@ type launch struct {
 	gids   []specs.LinuxIDMapping
 	reap   func(pid int) (syscall.WaitStatus, error)
 	trace  func(part, name, call string, start time.Time)
+	dir    string // for what lives no longer than the launch
 }
 
 // child is a process that goes through a plan.
@@ -63,13 +64,17 @@ func (l *launch) run() (c *child, err error) {
 		}
 	}
 	for _, f := range l.extra {
-		files = append(files, f.Fd())
+		if f == nil {
+			files = append(files, uintptr(null)) // closed at execve: nothing of the plan's may be there
+		} else {
+			files = append(files, f.Fd())
+		}
 	}
 	for _, f := range l.plan.Files {
 		fd, ok := l.given[f.Name]
 		if f.Call != "" || !ok {
 			start := time.Now()
-			if fd, err = f.open(); err != nil {
+			if fd, err = f.open(l.dir); err != nil {
 				return nil, err
 			}
 			opened = append(opened, fd)
@@ -90,6 +95,22 @@ func (l *launch) run() (c *child, err error) {
 	l.note("assemble the plan", "memfd_create", start)
 	// The last descriptor is the program itself; the plan closes it with the rest.
 	return l.clone(append(files, uintptr(image)))
+}
+
+// giveStreams makes the standard streams the user's, who can then open them
+// again as /dev/stdout. Devices stay who they are of; what is refused stays, too.
+func (l *launch) giveStreams(u specs.User) {
+	uid, gid := hostID(u.UID, l.uids), hostID(u.GID, l.gids)
+	for _, f := range l.stdio {
+		var st unix.Stat_t
+		if f == nil || unix.Fstat(int(f.Fd()), &st) != nil || st.Uid == uid && st.Gid == gid {
+			continue
+		}
+		switch st.Mode & unix.S_IFMT {
+		case unix.S_IFIFO, unix.S_IFSOCK, unix.S_IFREG:
+			_ = unix.Fchown(int(f.Fd()), int(uid), int(gid))
+		}
+	}
 }
 
 // bornIn makes the child be born in the v2 part of group, if it has one. Another
@@ -187,8 +208,8 @@ func sysMap(m []specs.LinuxIDMapping) []syscall.SysProcIDMap {
 	return list
 }
 
-// open opens f for the child.
-func (f File) open() (fd int, err error) {
+// open opens f for the child. What it needs meanwhile is in dir.
+func (f File) open(dir string) (fd int, err error) {
 	switch f.Call {
 	case "open":
 		if fd, err = unix.Open(f.Path, f.Flags|unix.O_CLOEXEC, 0); err != nil {
@@ -200,6 +221,8 @@ func (f File) open() (fd int, err error) {
 			return -1, fmt.Errorf("%s: open_tree %s: %w", f.Name, f.Path, err)
 		}
 		return fd, f.change(fd)
+	case "mknod":
+		return f.makeNode(dir)
 	case "fsmount":
 		if fd, err = f.CopyUp.mount(); err != nil {
 			return -1, fmt.Errorf("%s: %w", f.Name, err)

@@ -57,6 +57,7 @@ var callNumbers = map[string]int{
 	"setresgid":         unix.SYS_SETRESGID,
 	"setresuid":         unix.SYS_SETRESUID,
 	"setsid":            unix.SYS_SETSID,
+	"socket":            unix.SYS_SOCKET,
 	"symlinkat":         unix.SYS_SYMLINKAT,
 	"umask":             unix.SYS_UMASK,
 	"umount2":           unix.SYS_UMOUNT2,

@@ -23,7 +23,7 @@ type CreateOptions struct {
 	// set. A nil stream is /dev/null. The caller keeps them and closes its own.
 	Stdin, Stdout, Stderr *os.File
 	// ExtraFiles become descriptors 3 and up of the container (runc's
-	// --preserve-fds). The caller keeps them.
+	// --preserve-fds); where one is nil the number stays free. The caller keeps them.
 	ExtraFiles []*os.File
 
 	SystemdCgroup bool // cgroupsPath is slice:prefix:name

@@ -37,7 +37,7 @@ type home struct {
 // File is a descriptor that the parent opens for the child.
 type File struct {
 	Name string `json:"name"`
-	// Call is "open", "open_tree", "fsmount", "later" where the child opens it, or "" for one that the parent has at hand,
+	// Call is "open", "open_tree", "mknod", "fsmount", "later" where the child opens it, or "" for one that the parent has at hand,
 	// whose Name is then all that is said of it.
 	Call  string     `json:"call,omitempty"`
 	Path  string     `json:"path,omitempty"`
@@ -47,6 +47,7 @@ type File struct {
 	// What is opened must be this device, and of this filesystem (statfs(2)); 0 is any.
 	Device uint64 `json:"device,omitempty"`
 	Magic  int64  `json:"magic,omitempty"`
+	Node   *node  `json:"-"` // to make (Call is "mknod")
 	// CopyUp is what a tmpfs begins with (Call is "fsmount").
 	CopyUp *copyUp `json:"-"`
 }

@@ -13,7 +13,9 @@ import (
 
 // Start lets the first process go on to the user's program, and returns when it
 // has been executed. The error is the one of execve, explained.
-// errdefs.ErrFailedPrecondition when the container is not created.
+// errdefs.ErrFailedPrecondition when the container is not created. A hook that
+// fails is the end of the container (runtime-spec, "Lifecycle": it goes on with
+// step 12): it is deleted when Start returns.
 func (c *Container) Start(ctx context.Context) error {
 	unlock, err := c.lock()
 	if err != nil {
@@ -24,7 +26,7 @@ func (c *Container) Start(ctx context.Context) error {
 		return err
 	}
 	if err := c.startHooks(ctx); err != nil {
-		return errors.Join(err, c.stop())
+		return errors.Join(err, c.destroy(ctx))
 	}
 	start := time.Now()
 	if err := c.release(ctx); err != nil {
@@ -32,7 +34,7 @@ func (c *Container) Start(ctx context.Context) error {
 	}
 	c.trace.add("runtime", "start", "execve", start)
 	if err := c.poststartHooks(ctx); err != nil {
-		return errors.Join(err, c.stop())
+		return errors.Join(err, c.destroy(ctx))
 	}
 	return nil
 }
@@ -65,6 +67,3 @@ func (c *Container) release(ctx context.Context) (err error) {
 	}
 	return nil
 }
-
-// stop kills a container that must not live. What is left of it is for Delete.
-func (c *Container) stop() error { return c.group.Kill() }

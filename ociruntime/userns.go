@@ -2,6 +2,7 @@ package ociruntime
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -20,6 +21,20 @@ func firstID(m []specs.LinuxIDMapping) int {
 		}
 	}
 	return least
+}
+
+// hostID is what id is outside of the user namespace, and -1 (as chown(2) has
+// it: no change) where it is not mapped. Without a map it is what it is.
+func hostID(id uint32, m []specs.LinuxIDMapping) uint32 {
+	if len(m) == 0 {
+		return id
+	}
+	for _, e := range m {
+		if id >= e.ContainerID && id-e.ContainerID < e.Size {
+			return e.HostID + id - e.ContainerID
+		}
+	}
+	return math.MaxUint32
 }
 
 // allCaps are the capabilities that a process has who makes a user namespace. An

@@ -60,6 +60,14 @@ func validateLinux(s *specs.Spec) error {
 	if !seen[specs.UTSNamespace] && (s.Hostname != "" || s.Domainname != "") {
 		return errors.New("hostname: it needs a uts namespace in linux.namespaces")
 	}
+	for key, value := range s.Linux.Sysctl {
+		switch {
+		case sysctlPath(key) == "kernel/hostname" && s.Hostname != "" && s.Hostname != value:
+			return fmt.Errorf("linux.sysctl: %q is not allowed as it conflicts with hostname %q", key, s.Hostname)
+		case sysctlPath(key) == "kernel/domainname" && s.Domainname != "" && s.Domainname != value:
+			return fmt.Errorf("linux.sysctl: %q is not allowed as it conflicts with domainname %q", key, s.Domainname)
+		}
+	}
 	if (len(s.Linux.UIDMappings) > 0 || len(s.Linux.GIDMappings) > 0) && !seen[specs.UserNamespace] {
 		return errors.New("linux.uidMappings: it needs a user namespace in linux.namespaces")
 	}
@@ -120,16 +128,41 @@ func validateProcess(p *specs.Process) error {
 			return fmt.Errorf("process.rlimits[%d]: %s has soft limit %d above hard limit %d", i, r.Type, r.Soft, r.Hard)
 		}
 	}
-	return nil
+	return validateScheduler(p.Scheduler)
+}
+
+// validateScheduler says what of SCHED_DEADLINE the kernel only calls invalid
+// (sched(7)).
+func validateScheduler(s *specs.Scheduler) error {
+	if s == nil || s.Policy != specs.SchedDeadline {
+		return nil
+	}
+	const shortest, longest = 1 << 10, 1<<63 - 1
+	problem := ""
+	switch {
+	case s.Runtime == 0:
+		problem = "requires `runtime`, greater than 0"
+	case s.Deadline == 0:
+		problem = "requires `deadline`"
+	case s.Runtime < shortest || s.Runtime > longest:
+		problem = fmt.Sprintf("runtime %d must be between %d and %d", s.Runtime, shortest, uint64(longest))
+	case s.Runtime > s.Deadline:
+		problem = fmt.Sprintf("runtime %d must be <= deadline %d", s.Runtime, s.Deadline)
+	case s.Period != 0 && s.Deadline > s.Period:
+		problem = fmt.Sprintf("deadline %d must be <= period %d", s.Deadline, s.Period)
+	default:
+		return nil
+	}
+	return fmt.Errorf("process.scheduler: sched_setattr: `SCHED_DEADLINE` %s", problem)
 }
 
 // validateID checks that an id is a plain file name.
 func validateID(id string) error {
-	ok := id != "" && id != "." && id != ".." && len(id) <= 255 && !strings.ContainsFunc(id, func(r rune) bool {
+	ok := id != "" && id[0] != '.' && len(id) <= 255 && !strings.ContainsFunc(id, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-+.", r))
 	})
 	if !ok {
-		return errs.Because(errdefs.ErrInvalidArgument, "container id %q: letters, digits and _ - + . are allowed", id)
+		return errs.Because(errdefs.ErrInvalidArgument, "container ID %q: invalid character, or none: letters, digits and _ - + . are allowed, and no . at the beginning", id)
 	}
 	return nil
 }

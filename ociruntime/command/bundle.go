@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -17,14 +18,15 @@ import (
 
 // launch is what create and run have in common: their flags.
 type launch struct {
-	bundle, consoleSocket, pidfdSocket, pidFile *string
-	noPivot, noNewKeyring                       *bool
-	preserveFDs                                 *uint
+	bundle, config, consoleSocket, pidfdSocket, pidFile *string
+	noPivot, noNewKeyring                               *bool
+	preserveFDs                                         *uint
 }
 
 func launchFlags(f *flags) launch {
 	return launch{
 		bundle:        f.text("bundle b", "DIR", "the bundle (default: the current directory)", ""),
+		config:        f.text("config f", "FILE", "the configuration, relative to the bundle", "config.json"),
 		consoleSocket: f.text("console-socket", "PATH", "unix socket that receives the terminal's master", ""),
 		pidfdSocket:   f.text("pidfd-socket", "PATH", "unix socket that receives a pidfd of the first process", ""),
 		pidFile:       f.text("pid-file", "FILE", "write the process id here", ""),
@@ -32,6 +34,14 @@ func launchFlags(f *flags) launch {
 		noNewKeyring:  f.flag("no-new-keyring", "keep the caller's session keyring"),
 		preserveFDs:   f.number("preserve-fds", "N", "pass N more descriptors, from 3 up"),
 	}
+}
+
+// spec reads the configuration of the bundle.
+func (l launch) spec(bundle string) (*specs.Spec, error) {
+	if filepath.IsAbs(*l.config) {
+		return ociruntime.ReadSpecFile(*l.config)
+	}
+	return ociruntime.ReadSpecFile(filepath.Join(bundle, *l.config))
 }
 
 // create makes the container. Its terminal is in Console unless a console
@@ -43,7 +53,7 @@ func (l launch) create(s *session, id string, detached bool) (_ *ociruntime.Cont
 	if err != nil {
 		return nil, err
 	}
-	spec, err := ociruntime.ReadSpec(bundle)
+	spec, err := l.spec(bundle)
 	if err != nil {
 		return nil, err
 	}
@@ -54,10 +64,7 @@ func (l launch) create(s *session, id string, detached bool) (_ *ociruntime.Cont
 	if *l.consoleSocket == "" {
 		s.fit(spec.Process)
 	}
-	extra, err := s.extraFiles(*l.preserveFDs, spec.Process)
-	if err != nil {
-		return nil, err
-	}
+	extra := s.extraFiles(*l.preserveFDs, spec.Process)
 	c, err := ociruntime.Create(context.Background(), ociruntime.CreateOptions{
 		ID: id, Bundle: bundle, Root: s.root, Spec: spec,
 		Stdin: s.stdin, Stdout: s.stdout, Stderr: s.stderr, ExtraFiles: extra,
@@ -96,22 +103,29 @@ func checkConsole(terminal, detached bool, socket string) error {
 
 // extraFiles are the caller's descriptors from 3 up that the container gets:
 // those of socket activation (sd_listen_fds(3)), then n more.
-func (s *session) extraFiles(n uint, p *specs.Process) ([]*os.File, error) {
+func (s *session) extraFiles(n uint, p *specs.Process) []*os.File {
 	const first = 3
-	if listening, err := strconv.ParseUint(os.Getenv("LISTEN_FDS"), 10, 8); err == nil && os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid()) {
+	if listening, err := strconv.ParseUint(os.Getenv("LISTEN_FDS"), 10, 8); err == nil && slices.Contains([]string{"", strconv.Itoa(os.Getpid())}, os.Getenv("LISTEN_PID")) {
 		n += uint(listening)
 		if p != nil {
 			p.Env = append(p.Env, "LISTEN_FDS="+os.Getenv("LISTEN_FDS"), "LISTEN_PID=1")
 		}
 	}
 	var files []*os.File
+	var missing []int
 	for fd := first; fd < first+int(n); fd++ {
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
-			return nil, fmt.Errorf("--preserve-fds: descriptor %d: %w", fd, err)
+		// What this program opened for itself is closed at execve, the caller's is not.
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC != 0 {
+			missing = append(missing, fd)
+			continue
 		}
+		files = append(files, make([]*os.File, fd-first-len(files))...) // holes, where it has none
 		files = append(files, os.NewFile(uintptr(fd), fmt.Sprintf("fd %d", fd)))
 	}
-	return files, nil
+	if len(missing) > 0 {
+		s.log.Warn("--preserve-fds: not all descriptors are open", "missing", missing)
+	}
+	return files
 }
 
 // writePid writes the file that the caller reads when the runtime has ended.

@@ -169,7 +169,7 @@ func TestUpdateOfQuotaAndPeriodBelowALimit(t *testing.T) {
 }
 
 // A container that runs containers may have frozen some: on cgroup v1 nothing
-// that is frozen dies, and who moved the process away has to be told.
+// that is frozen dies, be it in a group that someone else moved it to.
 func TestDeleteOfFrozenProcesses(t *testing.T) {
 	r := newTool(t)
 	var spec *specs.Spec
@@ -206,14 +206,8 @@ func TestDeleteOfFrozenProcesses(t *testing.T) {
 	r.must(t, "run", "-d", "-b", dir, "x")
 	pid := r.state(t, "x").Pid
 	freeze(outer)
-	if res := r.run(t, "delete", "--force", "x"); res.code != 1 || !strings.Contains(res.err, outer+", which is frozen") {
-		t.Errorf("delete: %+v", res)
-	}
-	if err := os.WriteFile(outer+"/freezer.state", []byte("THAWED"), 0); err != nil {
-		t.Fatal(err)
-	}
-	reapChild(t, pid)
 	r.must(t, "delete", "--force", "x")
+	reapChild(t, pid)
 }
 
 // Where 0 and -1 are values of their own, they are set, whatever was before.

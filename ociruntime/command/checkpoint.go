@@ -82,7 +82,7 @@ func criuFlags(f *flags) func(*session) ociruntime.CheckpointOptions {
 
 // restore is create, from images.
 func (l launch) restore(s *session, id string, cp ociruntime.CheckpointOptions) (*ociruntime.Container, error) {
-	spec, err := ociruntime.ReadSpec(*l.bundle)
+	spec, err := l.spec(*l.bundle)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
+	"slices"
 
 	"github.com/containerd/errdefs"
 
@@ -15,8 +17,15 @@ var deleteCommand = command{
 	about: "take a container apart that has stopped, or was never started",
 	flags: func(f *flags) action {
 		force := f.flag("force f", "kill its processes first; a container that is not there is no error")
+		matching := f.flag("regex r", "CONTAINER is a regular expression: delete all whose id it matches")
 		return func(s *session, args []string) (int, error) {
 			var errs []error
+			if *matching {
+				var err error
+				if args, err = s.matching(args); err != nil {
+					return 1, err
+				}
+			}
 			for _, id := range args {
 				if err := s.delete(id, *force); err != nil {
 					errs = append(errs, err)
@@ -28,6 +37,29 @@ var deleteCommand = command{
 			return 0, nil
 		}
 	},
+}
+
+// matching are the containers whose id one of the patterns matches.
+func (s *session) matching(patterns []string) (ids []string, err error) {
+	containers, err := ociruntime.List(s.root)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range containers {
+		defer c.Close()
+	}
+	for _, p := range patterns {
+		re, err := regexp.Compile(p)
+		if err != nil {
+			return nil, fmt.Errorf("--regex %q: %w", p, err)
+		}
+		for _, c := range containers {
+			if re.MatchString(c.ID) && !slices.Contains(ids, c.ID) {
+				ids = append(ids, c.ID)
+			}
+		}
+	}
+	return ids, nil
 }
 
 func (s *session) delete(id string, force bool) error {

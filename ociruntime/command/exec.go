@@ -90,10 +90,7 @@ func (x execution) run(s *session, id string, args []string) (int, error) {
 	if *x.consoleSocket == "" {
 		s.fit(p)
 	}
-	extra, err := s.extraFiles(*x.preserveFDs, p)
-	if err != nil {
-		return 0, err
-	}
+	extra := s.extraFiles(*x.preserveFDs, p)
 	var terminal func(*os.File) error
 	if *x.consoleSocket == "" {
 		terminal = plainOutput

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryd/gantry/ociruntime"
@@ -49,7 +50,7 @@ func (s *session) runDetached(l launch, id string) (int, error) {
 
 // discard takes a container apart that is not to be, and reaps its process.
 func discard(c *ociruntime.Container) error {
-	if err := c.Delete(context.Background(), true); err != nil {
+	if err := c.Delete(context.Background(), true); err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
 	_, err := syscall.Wait4(c.Pid, nil, 0, nil)

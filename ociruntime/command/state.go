@@ -2,6 +2,7 @@ package command
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"os/user"
@@ -19,6 +20,10 @@ var stateCommand = command{
 		st, err := s.state(c)
 		if err != nil {
 			return err
+		}
+		if st.Status == ociruntime.Creating && st.Pid == 0 {
+			// Who asks until there is an answer starts it then.
+			return fmt.Errorf("%s: %w yet: it is being made, or who made it was killed (delete it then)", c.ID, errNoContainer)
 		}
 		return printJSON(s.stdout, st)
 	})),

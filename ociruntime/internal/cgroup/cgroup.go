@@ -211,31 +211,41 @@ func (g *Group) Unified() (dir string, ok bool) {
 func (g *Group) V2Only() bool { return len(g.Dirs) == 1 && g.Dirs[0].V2 }
 
 // Sub is a group below g, which must be there: in each hierarchy the one named for
-// a controller of it, else the one named for "".
+// a controller of it, else the one named for "" where the hierarchy has that.
 func (g *Group) Sub(names map[string]string) (*Group, error) {
 	for c, name := range names {
-		if !filepath.IsLocal(strings.TrimPrefix(name, "/")) && strings.Trim(name, "/") != "" {
-			return nil, fmt.Errorf("bad sub cgroup path %q: it does not lie below the container's", name)
+		if slices.Contains(strings.Split(name, "/"), "..") {
+			return nil, fmt.Errorf("bad sub cgroup path %q: `..` components are not allowed", name)
 		}
 		if _, ok := g.Of(c); !ok && c != "" {
 			return nil, fmt.Errorf("unknown controller %q: the container has no group of it", c)
 		}
 	}
 	s := &Group{}
+	var found bool
+	var missing error
 	for _, d := range g.Dirs {
-		name := names[""]
+		name, own := names[""], d.Path
 		for _, c := range d.Controllers {
 			if n, ok := names[c]; ok {
-				name = n
+				name, own = n, ""
 			}
 		}
 		d.Path = filepath.Join(d.Path, name)
-		if len(names) > 0 {
-			if _, err := os.Stat(d.Path); err != nil {
-				return nil, fmt.Errorf("before adding pid to cgroup: %w", err)
-			}
+		_, err := os.Stat(d.Path)
+		switch {
+		case len(names) == 0:
+		case err == nil:
+			found = true
+		case own == "":
+			return nil, fmt.Errorf("before adding pid to cgroup: %w", err)
+		default:
+			d.Path, missing = own, err
 		}
 		s.Dirs = append(s.Dirs, d)
+	}
+	if missing != nil && !found {
+		return nil, fmt.Errorf("before adding pid to cgroup: %w", missing)
 	}
 	return s, nil
 }

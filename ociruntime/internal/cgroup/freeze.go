@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -117,22 +118,12 @@ func (g *Group) thawBelow() error {
 	return walk(top, func(dir string) error { return write(dir, "freezer.state", "THAWED") })
 }
 
-// FrozenAt is the group that holds process pid frozen on v1, "" where none does.
-func FrozenAt(pid int) string {
-	layout, err := Discover()
-	if err != nil {
-		return ""
+// TakeBack moves a process that someone put into another group of the v1 freezer
+// into g, which thaws it.
+func (g *Group) TakeBack(pid int) error {
+	dir, ok := g.Of("freezer")
+	if !ok {
+		return nil
 	}
-	groups, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-	for line := range strings.Lines(string(groups)) {
-		part := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		if len(part) < 3 || part[1] != "freezer" {
-			continue
-		}
-		if g, err := layout.Group(part[2]); err == nil && g.Frozen() {
-			dir, _ := g.Of("freezer")
-			return dir
-		}
-	}
-	return ""
+	return write(dir, "cgroup.procs", strconv.Itoa(pid))
 }
