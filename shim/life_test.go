@@ -79,7 +79,7 @@ func TestAFailedHookOfStartIsAnError(t *testing.T) {
 			c := d.newTask(fmt.Sprint(kind, i), s)
 			c.create("", uris{})
 			_, err := c.client.Start(c.context(), &taskv3.StartRequest{ID: c.id})
-			if want := kind + "[7]: run /bin/sh: exit status 3"; err == nil || !strings.Contains(err.Error(), want) {
+			if want := "running " + kind + " hook #7: run /bin/sh: exit status 3"; err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("start: %v, want %q", err, want)
 			}
 			if got := c.wait(""); got != 137 {
