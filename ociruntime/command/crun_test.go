@@ -39,7 +39,7 @@ func TestCgroupsCanBeDisabled(t *testing.T) {
 	limit := func(s *specs.Spec) {
 		shell("cat /proc/self/cgroup")(s)
 		s.Linux.Namespaces = s.Linux.Namespaces[:5] // without one for cgroups
-		s.Mounts = s.Mounts[:6] // and without /sys/fs/cgroup
+		s.Mounts = s.Mounts[:6]                     // and without /sys/fs/cgroup
 	}
 	if out := r.must(t, "--cgroup-manager", "disabled", "run", "-b", bundle(t, limit), "x"); out != own {
 		t.Errorf("it is in\n%s\nwant our own\n%s", out, own)
