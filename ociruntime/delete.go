@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryd/gantry/internal/errs"
-	"github.com/gantryd/gantry/ociruntime/internal/cgroup"
 )
 
 // Delete takes the container apart: cgroups, state, poststop hooks.
