@@ -124,3 +124,39 @@ func TestACapabilityMayFindTheProgram(t *testing.T) {
 		t.Errorf("with CAP_DAC_OVERRIDE: %q, %v", got, err)
 	}
 }
+
+// What the host mounts on a shared rootfs while the container runs shows in it.
+func TestASlaveRootfsHearsOfTheHost(t *testing.T) {
+	r := newRig(t)
+	s := dockerSpec(t, "sh", "-c", "i=0; until test -e /tmp/there || test $((i += 1)) -gt 600; do sleep 0.05; done; test -e /tmp/there && echo seen")
+	s.Linux.RootfsPropagation = "rslave"
+	var rootfs string
+	b, err := r.create(s, func(o *CreateOptions) {
+		rootfs = filepath.Join(o.Bundle, "rootfs")
+		if err := errors.Join(unix.Mount(rootfs, rootfs, "", unix.MS_BIND, ""), unix.Mount("", rootfs, "", unix.MS_SHARED, "")); err != nil {
+			t.Fatal(err)
+		}
+	})
+	defer unix.Unmount(rootfs, unix.MNT_DETACH)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Start(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(rootfs, "tmp")
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	if err := os.WriteFile(filepath.Join(dir, "there"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	b.wait()
+	if got := strings.TrimSpace(b.output()); got != "seen" {
+		t.Errorf("printed %q", got)
+	}
+	if err := b.Delete(context.Background(), false); err != nil {
+		t.Error(err)
+	}
+}

@@ -21,9 +21,13 @@ func (c *compiler) mounts() error {
 	} else if c.Rootless {
 		return errors.New("linux.namespaces: an ordinary user needs a mount namespace")
 	}
+	propagation := uint64(unix.MS_PRIVATE)
+	if strings.HasSuffix(c.linux.RootfsPropagation, "slave") {
+		propagation = unix.MS_SLAVE // of the mount that the rootfs lies on, if that is shared
+	}
 	c.root = c.file(File{
 		Name: "rootfs", Call: "open_tree", Path: c.Rootfs, Flags: treeFlags | unix.AT_RECURSIVE,
-		Attrs: []treeAttr{{attr: unix.MountAttr{Propagation: unix.MS_PRIVATE}, recursive: true}},
+		Attrs: []treeAttr{{attr: unix.MountAttr{Propagation: propagation}, recursive: true}},
 	})
 	c.stage("mount the rootfs", c.Rootfs)
 	emptyPath := named(unix.MOVE_MOUNT_F_EMPTY_PATH, "F_EMPTY_PATH")
