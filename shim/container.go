@@ -35,6 +35,7 @@ type container struct {
 	bundle  string
 	mounted bool
 	runtime runtime
+	owner   owner
 	init    *process
 	ownPids bool  // the first process is the first of its pid namespace
 	journey *trip // nil unless asked for
@@ -56,9 +57,18 @@ const recordFile = "shim.json"
 // create makes a container and leaves its first process waiting, or leaves
 // nothing behind.
 func (s *Shim) create(r *taskapi.CreateRequest, trip *trip) (c *container, err error) {
-	rec, err := s.recordOf(r)
+	o, err := optionsOf(r.Options)
+	if err != nil {
+		return nil, fmt.Errorf("create %s: %w", r.ID, err)
+	}
+	rec, err := s.recordOf(r, o)
 	if err != nil {
 		return nil, err
+	}
+	if o.ShimCgroup != "" {
+		if err := metrics.Join(o.ShimCgroup); err != nil {
+			return nil, fmt.Errorf("create %s: %w", r.ID, err)
+		}
 	}
 	rec.Trace = trip != nil
 	c = &container{shim: s, id: r.ID, bundle: r.Bundle, journey: trip, execs: map[string]*process{}}
@@ -82,7 +92,8 @@ func (s *Shim) create(r *taskapi.CreateRequest, trip *trip) (c *container, err e
 	done()
 
 	done = trip.step("open streams", r.Stdout)
-	st, err := open(c.init.uris, owner{s.cfg.Namespace, r.ID, s.reaper})
+	c.owner = owner{s.cfg.Namespace, r.ID, s.reaper, int(o.IOUid), int(o.IOGid)}
+	st, err := open(c.init.uris, c.owner)
 	if err != nil {
 		return nil, err
 	}
@@ -154,13 +165,7 @@ func (p *process) spawn(make func(ends) (*started, error)) error {
 }
 
 // recordOf chooses the runtime.
-func (s *Shim) recordOf(r *taskapi.CreateRequest) (record, error) {
-	var o taskapi.Options
-	if r.Options != nil && r.Options.TypeURL == taskapi.OptionsType {
-		if err := unmarshal(r.Options.Value, &o); err != nil {
-			return record{}, err
-		}
-	}
+func (s *Shim) recordOf(r *taskapi.CreateRequest, o taskapi.Options) (record, error) {
 	rec := record{
 		ID:            r.ID,
 		Binary:        o.BinaryName,
@@ -282,7 +287,7 @@ func (p *process) startExec() (err error) {
 		return err
 	}
 	c := p.container
-	st, err := open(p.uris, owner{c.shim.cfg.Namespace, c.id, c.shim.reaper})
+	st, err := open(p.uris, c.owner)
 	if err != nil {
 		return err
 	}

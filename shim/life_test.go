@@ -15,6 +15,7 @@ import (
 	statsv2 "github.com/containerd/cgroups/v3/cgroup2/stats"
 	"github.com/containerd/containerd/api/events"
 	taskv3 "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/containerd/api/types/runc/options"
 	tasktypes "github.com/containerd/containerd/api/types/task"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -728,4 +729,124 @@ func TestAContainerIsKnownAgainAfterTheShimHasForgottenIt(t *testing.T) {
 	}
 	c.delete("")
 	c.wantNothingLeft()
+}
+
+func TestAUserCanOpenItsStreamsAgain(t *testing.T) {
+	onEach(t, func(t *testing.T, runtime string) {
+		for group := range uint32(2) {
+			d := newDaemon(t)
+			s := spec("sh", "-c", "echo again > /proc/self/fd/1")
+			s.Process.User = specs.User{UID: 1000, GID: 1000}
+			task := d.newTask("one", s)
+			out := d.fifo("out")
+			read := d.collect(out)
+			task.createWith(encoded(t, &options.Options{BinaryName: runtime, IoUid: 1000 * group, IoGid: 1001 * group}), uris{stdout: out})
+			task.run("")
+			if got := task.wait(""); got != 0 {
+				t.Errorf("exit status is %d", got)
+			}
+			var st unix.Stat_t
+			if err := unix.Stat(out, &st); err != nil {
+				t.Fatal(err)
+			}
+			gid := uint32(1000) // the linked runtime gives the group too
+			if runtime != "" {
+				gid = 1001 * group
+			}
+			if st.Uid != 1000 || st.Gid != gid {
+				t.Errorf("stdout belongs to %d:%d, want 1000:%d", st.Uid, st.Gid, gid)
+			}
+			task.delete("")
+			if got := read(); got != "again\n" {
+				t.Errorf("stdout is %q", got)
+			}
+		}
+	})
+}
+
+func TestTheShimJoinsTheCgroupThatOptionsName(t *testing.T) {
+	d := newDaemon(t)
+	name := filepath.Base(d.dir) + "-shim"
+	dir, line := "/sys/fs/cgroup/pids/"+name, ":pids:/"+name+"\n"
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
+		dir, line = "/sys/fs/cgroup/"+name, "0::/"+name+"\n"
+	}
+	c := d.newTask("one", spec("sleep", "1000"))
+	_, err := c.client.Create(c.context(), &taskv3.CreateTaskRequest{
+		ID: c.id, Bundle: c.bundle, Rootfs: c.rootfs, Options: encoded(t, &options.Options{ShimCgroup: "/" + name}),
+	})
+	c.wantCode(codes.NotFound, err)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // a shim that nobody has waited for yet is in it
+		eventually(t, "the cgroup is empty", func() bool { return os.Remove(dir) == nil })
+	})
+	pid := c.createWith(encoded(t, &options.Options{ShimCgroup: "/" + name}), uris{})
+	for of, want := range map[int]bool{c.shimPid(): true, int(pid): false} {
+		groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", of))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(groups), line) != want {
+			t.Errorf("cgroups of %d are %s, and %q in them is to be %v", of, groups, line, want)
+		}
+	}
+	c.delete("")
+	ctx := c.context()
+	shim := c.shimPid()
+	if _, err := c.client.Shutdown(ctx, &taskv3.ShutdownRequest{ID: c.id}); err != nil {
+		t.Fatal(err)
+	}
+	gone(t, shim)
+}
+
+// A container that sees every process of its own, and may do everything, finds
+// neither the shim nor its memory to write to, whatever is executed in it meanwhile
+// (CVE-2019-5736).
+func TestTheShimCannotBeWrittenFromAContainer(t *testing.T) {
+	before, err := os.ReadFile(binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := newDaemon(t)
+	attack := `cd /proc; while :; do for p in [0-9]*; do
+		exe=$(readlink $p/exe) || continue
+		case $exe in /bin/*) ;; *memfd:*) echo SEEN >> /seen; (echo evil >> $p/exe) 2>/dev/null && echo WRITTEN >> /seen;; *) echo FOUND $exe >> /seen;; esac
+	done; done`
+	s := spec("sh", "-c", attack)
+	mighty := []string{"CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_KILL"}
+	s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: mighty, Effective: mighty, Permitted: mighty}
+	c := d.newTask("one", s)
+	seen := filepath.Join(d.dir, "upper", "one", "seen")
+	c.create("", uris{})
+	evil := filepath.Join(d.dir, "upper", "one", "evil")
+	if err := os.WriteFile(evil, []byte("#!/proc/self/exe\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c.run("")
+	said := func() string {
+		data, _ := os.ReadFile(seen)
+		return string(data)
+	}
+	for i := 0; i < 10 || i < 1000 && !strings.Contains(said(), "SEEN"); i++ {
+		id := fmt.Sprint("e", i)
+		c.exec(id, uris{}, []string{"true", "/evil"}[i%2])
+		_, err := c.client.Start(c.context(), &taskv3.StartRequest{ID: c.id, ExecID: id})
+		if err == nil {
+			if st := c.wait(id); i%2 == 1 && st == 0 {
+				t.Error("the plan ran a second time, inside")
+			}
+		}
+		c.delete(id)
+	}
+	if got := said(); got == "" || strings.Trim(got, "SEN\n") != "" {
+		t.Errorf("the attacker says %q", got)
+	}
+	if after, err := os.ReadFile(binary); err != nil || !slices.Equal(before, after) {
+		t.Fatalf("the shim was written, %v", err)
+	}
+	c.kill("", uint32(unix.SIGKILL))
+	c.wait("")
+	c.delete("")
 }

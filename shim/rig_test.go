@@ -217,7 +217,7 @@ func busybox(t testing.TB, bin string) {
 	if err := os.WriteFile(filepath.Join(bin, "busybox"), data, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, a := range []string{"sh", "cat", "echo", "sleep", "true", "false", "yes", "head", "stty", "tty", "dd", "kill", "ps", "seq"} {
+	for _, a := range []string{"sh", "cat", "echo", "sleep", "true", "false", "yes", "head", "stty", "tty", "dd", "kill", "ps", "seq", "readlink"} {
 		if err := os.Link(filepath.Join(bin, "busybox"), filepath.Join(bin, a)); err != nil {
 			t.Fatal(err)
 		}
@@ -316,7 +316,11 @@ func runtimeOptions(t testing.TB, binary string) *anypb.Any {
 	if binary == "" {
 		return nil
 	}
-	o := &options.Options{BinaryName: binary}
+	return encoded(t, &options.Options{BinaryName: binary})
+}
+
+func encoded(t testing.TB, o *options.Options) *anypb.Any {
+	t.Helper()
 	b, err := proto.Marshal(o)
 	if err != nil {
 		t.Fatal(err)
@@ -332,8 +336,13 @@ type uris struct {
 
 func (t *task) create(runtime string, u uris) uint32 {
 	t.t.Helper()
+	return t.createWith(runtimeOptions(t.t, runtime), u)
+}
+
+func (t *task) createWith(o *anypb.Any, u uris) uint32 {
+	t.t.Helper()
 	r, err := t.client.Create(t.context(), &taskv3.CreateTaskRequest{
-		ID: t.id, Bundle: t.bundle, Rootfs: t.rootfs, Options: runtimeOptions(t.t, runtime),
+		ID: t.id, Bundle: t.bundle, Rootfs: t.rootfs, Options: o,
 		Stdin: u.stdin, Stdout: u.stdout, Stderr: u.stderr, Terminal: u.tty,
 	})
 	if err != nil {

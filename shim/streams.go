@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"os"
@@ -69,10 +70,33 @@ type uris struct {
 	terminal              bool
 }
 
-// owner is what a logger program is told about the container, and who reaps it.
+// owner is what a logger program is told about the container, who reaps it, and
+// whose the pipes and fifos are that the process gets: it can open them again by
+// /proc/self/fd only if they are its user's.
 type owner struct {
 	namespace, id string
 	reaper        *reaper
+	uid, gid      int
+}
+
+// give makes o the owner of the process's ends.
+func (o owner) give(e ends) error {
+	if o.uid == 0 && o.gid == 0 {
+		return nil
+	}
+	for _, f := range []*os.File{e.in, e.out, e.err} {
+		if f == nil {
+			continue
+		}
+		st, err := f.Stat()
+		if err == nil && st.Mode().Type() == fs.ModeNamedPipe {
+			err = f.Chown(o.uid, o.gid)
+		}
+		if err != nil {
+			return fmt.Errorf("give streams to %d:%d: %w", o.uid, o.gid, err)
+		}
+	}
+	return nil
 }
 
 // open makes the streams for u, or leaves nothing behind. A terminal's are
@@ -86,23 +110,31 @@ func open(u uris, o owner) (s *streams, err error) {
 		}
 	}()
 	s.ends.terminal = u.terminal
+	if err := s.openEnds(u, o); err != nil {
+		return s, err
+	}
+	return s, o.give(s.ends)
+}
+
+// openEnds opens what u names.
+func (s *streams) openEnds(u uris, o owner) error {
 	scheme, _, isURI := strings.Cut(u.stdout, "://")
 	switch {
 	case isURI && scheme == "binary":
 		if !isOurs(u.stdout) {
-			return s, s.openForeign(u, o)
+			return s.openForeign(u, o)
 		}
 		l, err := api.ParseLogger(u.stdout)
 		if err != nil {
-			return s, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+			return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 		}
-		return s, s.openLogger(l, u)
+		return s.openLogger(l, u)
 	case isURI && scheme != "file" && scheme != "fifo":
-		return s, fmt.Errorf("open stdout %s: %s is no scheme of ours: %w", u.stdout, scheme, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("open stdout %s: %s is no scheme of ours: %w", u.stdout, scheme, errdefs.ErrInvalidArgument)
 	case u.terminal:
-		return s, nil // connect opens the files
+		return nil // connect opens the files
 	}
-	return s, s.openFiles(u)
+	return s.openFiles(u)
 }
 
 // isOurs says whether uri names this program as the logger, by its file's name:

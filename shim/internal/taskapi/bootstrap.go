@@ -82,6 +82,24 @@ func (m *Options) Fields(c *wire.Codec) {
 	c.String(11, &m.CriuWorkPath)
 }
 
+// TOMLOptions is runtimeoptions.v1.Options: options of a runtime that the daemon
+// does not know, as a document or the path of one.
+type TOMLOptions struct {
+	Type string
+	Path string
+	Body []byte
+}
+
+// TOMLOptionsType is the type URL of TOMLOptions.
+const TOMLOptionsType = "runtimeoptions.v1.Options"
+
+// Fields lists the fields of runtimeoptions.v1.Options.
+func (m *TOMLOptions) Fields(c *wire.Codec) {
+	c.String(1, &m.Type)
+	c.String(2, &m.Path)
+	c.Bytes(3, &m.Body)
+}
+
 // RuntimeInfo is containerd.types.RuntimeInfo, the answer of `-info`.
 type RuntimeInfo struct {
 	Name        string

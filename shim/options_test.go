@@ -1,0 +1,51 @@
+package shim
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/gantryd/gantry/shim/internal/taskapi"
+	"github.com/gantryd/gantry/shim/internal/wire"
+)
+
+func TestOptionsHaveTwoForms(t *testing.T) {
+	want := taskapi.Options{
+		BinaryName: "/usr/bin/a \"b\"", Root: `/run/c\d`, SystemdCgroup: true, NoPivotRoot: true,
+		ShimCgroup: "/shims", IOUid: 1000, IOGid: 1001,
+	}
+	body := []byte(`# as containerd's CRI writes it
+BinaryName = "/usr/bin/a \"b\""
+Root = '/run/c\d'
+SystemdCgroup = true
+noPivotRoot = true
+ShimCgroup = "/shims"
+IoUid = 1000
+IoGid = 1001
+CriuPath = ""
+
+[table]
+Root = "/not/this"
+`)
+	file := filepath.Join(t.TempDir(), "options.toml")
+	if err := os.WriteFile(file, body, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range []*taskapi.Any{
+		{TypeURL: "containerd.runc.v1.Options", Value: wire.Marshal(&want)},
+		{TypeURL: "runtimeoptions.v1.Options", Value: wire.Marshal(&taskapi.TOMLOptions{Body: body})},
+		{TypeURL: "cri.runtimeoptions.v1.Options", Value: wire.Marshal(&taskapi.TOMLOptions{Path: file})},
+	} {
+		if got, err := optionsOf(a); err != nil || got != want {
+			t.Errorf("%s: options are %+v, %v, want %+v", a.TypeURL, got, err, want)
+		}
+	}
+	for _, body := range []string{"IoUid = -1", "SystemdCgroup = \"yes\"", "Root = /no/quotes"} {
+		_, err := optionsOf(&taskapi.Any{TypeURL: "runtimeoptions.v1.Options", Value: wire.Marshal(&taskapi.TOMLOptions{Body: []byte(body)})})
+		if !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%s: %v, want an invalid argument", body, err)
+		}
+	}
+}
