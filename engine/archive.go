@@ -71,6 +71,7 @@ func (c *containers) putArchive(w http.ResponseWriter, r *http.Request) error {
 		if k.snapshot().HostConfig.ReadonlyRootfs && !inVolume(k.snapshot(), path) {
 			return because(errdefs.ErrPermissionDenied, "container rootfs is marked read-only")
 		}
+		k.notReady()
 		plain, _, err := layer.Decompress(r.Body)
 		if err != nil {
 			return invalid("read archive: %w", err)

@@ -32,14 +32,15 @@ type containers struct {
 	byID     map[string]*ctr
 	names    map[string]string // name without slash to ID, reserved before the record exists
 	journeys map[string][]journey.Span
-	told     []string // IDs of journeys, the oldest first
+	told     []string          // IDs of journeys, the oldest first
+	lower    map[string]string // chain ID to the overlay's option for its layers; a cache
 }
 
 func newContainers(life context.Context, cfg Config, client *ctrd.Client, ev *events) *containers {
 	return &containers{
 		cfg: cfg, ctrd: client, events: ev, life: life,
 		byID: map[string]*ctr{}, names: map[string]string{},
-		journeys: map[string][]journey.Span{},
+		journeys: map[string][]journey.Span{}, lower: map[string]string{},
 	}
 }
 

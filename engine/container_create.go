@@ -94,7 +94,8 @@ func (c *containers) create(ctx context.Context, id, name string, platform *ocis
 	k := newCtr(id, rec)
 	// The record comes first: it keeps the snapshot from garbage collection.
 	done = j.step("containers.Create")
-	err = c.writeRecord(ctx, k, img)
+	spec, ready := c.earlySpec(id, rec, img)
+	err = c.writeRecord(ctx, k, img, spec)
 	done()
 	if err != nil {
 		return nil, nil, err
@@ -108,6 +109,9 @@ func (c *containers) create(ctx context.Context, id, name string, platform *ocis
 	}
 	if err := c.makeVolumes(ctx, k); err != nil {
 		return nil, nil, err
+	}
+	if lower := c.noteLayers(img.ChainID, k.rootfs); ready != nil && ready.lower == lower {
+		k.ready = ready
 	}
 	c.add(k)
 	c.publish(k, eventsapi.ActionCreate, nil)
@@ -247,7 +251,7 @@ func endpoints(cfg *container.Config, host *container.HostConfig, nc *dockernet.
 }
 
 // writeRecord makes the containerd container.
-func (c *containers) writeRecord(ctx context.Context, k *ctr, img *resolved) error {
+func (c *containers) writeRecord(ctx context.Context, k *ctr, img *resolved, spec *anypb.Any) error {
 	ext, err := k.rec.any()
 	if err != nil {
 		return err
@@ -259,7 +263,7 @@ func (c *containers) writeRecord(ctx context.Context, k *ctr, img *resolved) err
 	_, err = c.ctrd.Containers.Create(ctx, &containersapi.CreateContainerRequest{Container: &containersapi.Container{
 		ID: k.id, Image: img.Name, Labels: recordLabels(k.rec.Config.Labels),
 		Runtime:     &containersapi.Container_Runtime{Name: k.rec.Runtime, Options: options},
-		Spec:        &anypb.Any{TypeUrl: specType, Value: []byte("{}")}, // the start writes it
+		Spec:        spec,
 		Snapshotter: c.cfg.Snapshotter, SnapshotKey: k.id,
 		Extensions: map[string]*anypb.Any{recordKey: ext},
 	}})

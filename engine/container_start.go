@@ -85,12 +85,14 @@ func (c *containers) start(ctx context.Context, k *ctr, j *journal) (err error) 
 
 	done := j.step("write config.json and record")
 	rec := k.snapshot()
-	spec, err := c.spec(rec, k.id, p.sandbox, p.rootfs, p.subs)
-	if err != nil {
-		return err
-	}
-	if err := c.persist(ctx, k, spec); err != nil {
-		return err
+	if !k.isReady(rec, p) {
+		spec, err := c.spec(rec, k.id, p.sandbox, p.rootfs, p.subs)
+		if err != nil {
+			return err
+		}
+		if err := c.persist(ctx, k, spec); err != nil {
+			return err
+		}
 	}
 	done()
 	if err := c.createTask(ctx, k, r, rec, p.rootfs, j); err != nil {

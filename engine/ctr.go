@@ -28,6 +28,7 @@ type ctr struct {
 	change  chan struct{} // closed, and made anew, whenever rec.State or run changes
 	removed chan struct{} // closed when it is gone
 	rootfs  []mount.Mount // of its snapshot, where they are known
+	ready   *ready        // what its record has for the first start; nil if it has nothing
 	restart *time.Timer   // the next start by the restart policy
 	backoff backoff
 	leaving bool // a removal by force is under way: nothing starts it again

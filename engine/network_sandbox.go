@@ -156,10 +156,8 @@ func joinOrder(eps map[string]*dockernet.EndpointSettings) []string {
 
 // join gives the sandbox of the container an interface in one network.
 func (n *networks) join(ctx context.Context, id, name, hostname string, one network.Network, wish *dockernet.EndpointSettings) (_ *dockernet.EndpointSettings, err error) {
-	ep := wish.Copy()
-	ep.NetworkID = one.ID
+	ep := endpointIn(id, name, hostname, one, wish)
 	if one.Name == network.None {
-		ep.EndpointID = endpointID(id, one.ID)
 		return ep, nil
 	}
 	o := network.EndpointOptions{MAC: net.HardwareAddr(ep.MacAddress)}
@@ -171,7 +169,6 @@ func (n *networks) join(ctx context.Context, id, name, hostname string, one netw
 		}
 	}
 	if !predefined(one.Name) {
-		ep.DNSNames = dnsNames(id, name, hostname, ep.Aliases)
 		o.Aliases = ep.DNSNames
 		if o.Links, err = links(ep.Links); err != nil {
 			return nil, err
@@ -186,6 +183,19 @@ func (n *networks) join(ctx context.Context, id, name, hostname string, one netw
 	}
 	fillEndpoint(ep, got)
 	return ep, nil
+}
+
+// endpointIn is what is known of an endpoint before the network gives anything.
+func endpointIn(id, name, hostname string, one network.Network, wish *dockernet.EndpointSettings) *dockernet.EndpointSettings {
+	ep := wish.Copy()
+	ep.NetworkID = one.ID
+	switch {
+	case one.Name == network.None:
+		ep.EndpointID = endpointID(id, one.ID)
+	case !predefined(one.Name):
+		ep.DNSNames = dnsNames(id, name, hostname, ep.Aliases)
+	}
+	return ep
 }
 
 // dnsNames are the names of a container in a user-defined network; the first
@@ -256,12 +266,45 @@ func (n *networks) publish(ctx context.Context, w netWish) (dockernet.PortMap, e
 		// Stock answers 500 here, whatever the cause.
 		return nil, fmt.Errorf("driver failed programming external connectivity on endpoint %s: %s", w.Name, plainText(err))
 	}
+	return portMap(got), nil
+}
+
+func portMap(ports []network.Port) dockernet.PortMap {
 	m := dockernet.PortMap{}
-	for _, p := range got {
+	for _, p := range ports {
 		port, _ := dockernet.PortFrom(p.ContainerPort, dockernet.IPProtocol(p.Proto))
 		m[port] = append(m[port], dockernet.PortBinding{HostIP: p.HostIP, HostPort: strconv.Itoa(int(p.HostPort))})
 	}
-	return m, nil
+	return m
+}
+
+// path is where the network namespace of a container is, or will be.
+func (n *networks) path(id string) string { return n.store.SandboxPath(id) }
+
+// given is the sandbox of a container that runs, as up gave it, but for the files.
+func (n *networks) given(w netWish) (netSandbox, error) {
+	box, err := n.store.Sandbox(w.ID)
+	if err != nil {
+		return netSandbox{}, err
+	}
+	sb := netSandbox{ID: w.ID, Path: box.Path, Endpoints: map[string]*dockernet.EndpointSettings{}}
+	for name, wish := range w.Endpoints {
+		one, err := n.find(name)
+		if err != nil {
+			return netSandbox{}, err
+		}
+		ep := endpointIn(w.ID, w.Name, w.Hostname, one, wish)
+		for _, got := range box.Endpoints {
+			if got.NetworkID == one.ID {
+				fillEndpoint(ep, got)
+			}
+		}
+		sb.Endpoints[name] = ep
+	}
+	if len(box.Ports) > 0 {
+		sb.Ports = portMap(box.Ports)
+	}
+	return sb, nil
 }
 
 // etcFiles is what a container reads of its network.

@@ -68,10 +68,29 @@ func (c *containers) restore(ctx context.Context) error {
 	}
 	c.tellHistory(all)
 	for _, f := range all {
+		if _, runs := live[f.k.id]; runs {
+			c.regainNetwork(f.k)
+		}
 		c.resumeLife(f)
 	}
 	c.watchOOM()
 	return c.sweep()
+}
+
+// regainNetwork finds what the network gave to a container whose start was made
+// and its record was not.
+func (c *containers) regainNetwork(k *ctr) {
+	rec := k.snapshot()
+	if rec.SandboxKey != "" || rec.HostConfig.NetworkMode.IsContainer() || rec.HostConfig.NetworkMode.IsHost() {
+		return
+	}
+	sb, err := c.networks.given(wish(k.id, rec))
+	if err != nil {
+		c.cfg.Log.Error("the network of a running container is not known", "container", k.id, "err", err)
+		return
+	}
+	k.edit(func(r *record) { r.SandboxKey, r.Ports, r.Endpoints = sb.Path, sb.Ports, sb.Endpoints })
+	c.persistSoon(k)
 }
 
 // index makes the containers of the records; those of other clients of the
@@ -231,7 +250,7 @@ func (c *containers) adoptRun(k *ctr, t *task.Process) *run {
 	s := &k.rec.State
 	if s.Phase != running && s.Phase != removing {
 		// The start was made, and its record was not.
-		s.StartedAt, s.Error = time.Now(), ""
+		s.StartedAt, s.Error, s.Stopped = time.Now(), "", false
 		r.started = s.StartedAt
 		s.Phase = running
 		k.rec.Health = freshHealth(k.rec.Config)

@@ -47,7 +47,7 @@ func (n *Networks) NewSandbox(ctx context.Context, id string, o SandboxOptions) 
 		return Sandbox{}, fmt.Errorf("make sandbox: %q cannot be an ID: %w", id, errdefs.ErrInvalidArgument)
 	}
 	b := &box{Sandbox: Sandbox{
-		ID: id, Path: filepath.Join(n.netnsDir(), id), Created: time.Now().UTC(), DNS: slices.Clone(o.DNS),
+		ID: id, Path: n.SandboxPath(id), Created: time.Now().UTC(), DNS: slices.Clone(o.DNS),
 	}}
 	b.work.Lock()
 	defer b.work.Unlock()
@@ -81,6 +81,9 @@ func (n *Networks) NewSandbox(ctx context.Context, id string, o SandboxOptions) 
 	}
 	return b.Sandbox, nil
 }
+
+// SandboxPath is where the namespace of a sandbox is pinned, or will be.
+func (n *Networks) SandboxPath(id string) string { return filepath.Join(n.netnsDir(), id) }
 
 // enter takes the ID for b, and says whether b will be joined to a bridge.
 func (n *Networks) enter(b *box, network string) (wired bool, err error) {
