@@ -138,8 +138,8 @@ func (s *Snapshots) View(ctx context.Context, key, parent string, labels map[str
 
 type maker func(ctx context.Context, key, parent string, labels map[string]string) ([]mount.Mount, error)
 
-// create makes the snapshot below first and records it then: a crash in between
-// leaves one without a record, which is removed when the daemon starts.
+// create makes the snapshot below and records it at the same time. A crash leaves
+// one without the other, which is removed when the daemon starts.
 func (s *Snapshots) create(ctx context.Context, mk maker, key, parent string, labels map[string]string) ([]mount.Mount, error) {
 	if key == "" {
 		return nil, fmt.Errorf("snapshot without a key: %w", errdefs.ErrInvalidArgument)
@@ -162,18 +162,52 @@ func (s *Snapshots) create(ctx context.Context, mk maker, key, parent string, la
 		}
 	}
 	name := s.db.unique(s.scope.Namespace, key)
+	recorded := make(chan error, 1)
+	go func() {
+		recorded <- s.db.bolt.Update(func(tx *bolt.Tx) error {
+			return s.record(tx, key, record{name: name, parent: parent}, labels)
+		})
+	}()
 	mounts, err := mk(ctx, name, below, passed(labels))
-	if err != nil {
+	if err := s.settle(ctx, key, name, err, <-recorded); err != nil {
 		return nil, err
-	}
-	err = s.db.bolt.Update(func(tx *bolt.Tx) error {
-		return s.record(tx, key, record{name: name, parent: parent}, labels)
-	})
-	if err != nil {
-		return nil, errors.Join(err, s.below.Remove(context.WithoutCancel(ctx), name))
 	}
 	s.db.publish(s.scope.Namespace, "/snapshot/prepare", &events.SnapshotPrepare{Key: key, Parent: parent, Snapshotter: s.name})
 	return mounts, nil
+}
+
+// settle leaves nothing of a new snapshot where it was not made below or not
+// recorded, or where it was collected in the moment between.
+func (s *Snapshots) settle(ctx context.Context, key, name string, made, recorded error) error {
+	ours := func(tx *bolt.Tx) bool {
+		b := s.bucket(tx, key)
+		return b != nil && string(b.Get(keyName)) == name
+	}
+	if made == nil && recorded == nil {
+		recorded = s.db.bolt.View(func(tx *bolt.Tx) error {
+			if !ours(tx) {
+				return notFound("snapshot", key)
+			}
+			return nil
+		})
+	}
+	switch {
+	case made == nil && recorded == nil:
+		return nil
+	case made == nil:
+		return errors.Join(recorded, s.below.Remove(context.WithoutCancel(ctx), name))
+	case recorded != nil:
+		return made
+	}
+	return errors.Join(made, s.db.delete(func(tx *bolt.Tx) error {
+		if !ours(tx) {
+			return nil
+		}
+		if err := s.disown(tx, key); err != nil {
+			return err
+		}
+		return s.scope.release(tx, snapshots, s.name, key)
+	}))
 }
 
 // refuseExisting answers AlreadyExists for a snapshot that is there: the client goes

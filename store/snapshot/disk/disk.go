@@ -369,30 +369,36 @@ func (s *Snapshotter) discard(id uint64) error {
 	return nil
 }
 
+// orphans are the directories of snapshots that have no record.
+func (s *Snapshotter) orphans(t table) (ids []uint64, err error) {
+	known := map[uint64]bool{}
+	if err := t.walk(func(r record) error { known[r.id] = true; return nil }); err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(filepath.Join(s.root, "snapshots"))
+	for _, e := range entries {
+		if id, err := strconv.ParseUint(e.Name(), 10, 64); err == nil && !known[id] {
+			ids = append(ids, id)
+		}
+	}
+	return ids, err
+}
+
 // Cleanup removes the directories that have no record.
 func (s *Snapshotter) Cleanup(ctx context.Context) error {
-	// In a write transaction, as Prepare makes its directory in one: what has no
-	// record now will have none.
-	err := s.update(func(t table) error {
-		known := map[string]bool{}
-		if err := t.walk(func(r record) error { known[strconv.FormatUint(r.id, 10)] = true; return nil }); err != nil {
-			return err
-		}
-		entries, err := os.ReadDir(filepath.Join(s.root, "snapshots"))
-		if err != nil {
-			return err
-		}
-		for _, e := range entries {
-			id, err := strconv.ParseUint(e.Name(), 10, 64)
-			if err != nil || known[e.Name()] {
-				continue
+	var orphans []uint64
+	err := s.view(func(t table) (err error) { orphans, err = s.orphans(t); return err })
+	if len(orphans) > 0 {
+		// Again in a write transaction, as Prepare makes its directory in one: what has
+		// no record then will have none.
+		err = s.update(func(t table) error {
+			ids, err := s.orphans(t)
+			for _, id := range ids {
+				err = errors.Join(err, s.discard(id))
 			}
-			if err := s.discard(id); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+			return err
+		})
+	}
 	if err != nil {
 		return fmt.Errorf("clean snapshots up: %w", err)
 	}
