@@ -63,6 +63,7 @@ func (l *lab) open(live ...string) {
 // the kernel closes its sockets and namespaces.
 func (l *lab) crash() {
 	l.Networks.pool.quitAndDrop()
+	l.Networks.bare.quitAndDrop()
 	l.Networks.reaper.close()
 	for _, b := range l.boxes {
 		b.letGo()

@@ -48,7 +48,8 @@ type Networks struct {
 	veths     string          // how our veths' names begin
 	links     *netlink.Handle // rtnetlink of the host
 	rules     *rules
-	pool      *pool
+	pool      *pool // of namespaces with a veth pair
+	bare      *pool // of those without, once one was needed
 	reaper    *reaper
 	forwarder *forwarder
 	fixed     []Network // host, none
@@ -91,7 +92,8 @@ func Open(ctx context.Context, cfg Config) (_ *Networks, err error) {
 	}
 	n.forwarder = newForwarder(n.log)
 	n.reaper = newReaper(n.log)
-	n.pool = newPool(n, cfg.Pool)
+	n.pool = newPool(n, n.newPrepared, cfg.Pool)
+	n.bare = newPool(n, n.newBare, cfg.Pool)
 	return n, nil
 }
 
@@ -260,6 +262,7 @@ func (n *Networks) ruleset() ruleset {
 // daemon.
 func (n *Networks) Close() error {
 	n.pool.close()
+	n.bare.close()
 	n.reaper.close()
 	// Before the lock, which the queries that they are answering take.
 	for _, r := range n.resolvers() {
@@ -301,6 +304,7 @@ func (n *Networks) Erase(ctx context.Context) error {
 		failed = append(failed, n.Release(ctx, id))
 	}
 	n.pool.close()
+	n.bare.close()
 	n.reaper.close()
 	for _, br := range n.bridges {
 		failed = append(failed, n.tearDown(br))

@@ -18,6 +18,15 @@ type prepared struct {
 // close lets the kernel take the namespace apart, and the veth pair with it.
 func (p *prepared) close() { p.ns.close() }
 
+// newBare makes a namespace that has loopback alone.
+func (n *Networks) newBare() (*prepared, error) {
+	ns, err := newNamespace()
+	if err != nil {
+		return nil, err
+	}
+	return &prepared{ns: ns}, nil
+}
+
 // newPrepared makes a namespace with a veth pair that is up and on no bridge.
 func (n *Networks) newPrepared() (_ *prepared, err error) {
 	ns, err := newNamespace()
@@ -36,6 +45,7 @@ func (n *Networks) newPrepared() (_ *prepared, err error) {
 // rest of a Join. A burst that empties it makes its own.
 type pool struct {
 	n     *Networks
+	make  func() (*prepared, error)
 	size  int
 	wake  chan struct{}
 	quit  chan struct{}
@@ -46,12 +56,12 @@ type pool struct {
 	ready []*prepared
 }
 
-func newPool(n *Networks, size int) *pool {
-	return &pool{n: n, size: max(size, 0), wake: make(chan struct{}, 1), quit: make(chan struct{})}
+func newPool(n *Networks, one func() (*prepared, error), size int) *pool {
+	return &pool{n: n, make: one, size: max(size, 0), wake: make(chan struct{}, 1), quit: make(chan struct{})}
 }
 
-// fill begins to keep the pool full. It is called once there is nothing left to
-// sweep away.
+// fill begins to keep the pool full, or goes on with it. It is called once there
+// is nothing left to sweep away.
 func (p *pool) fill() {
 	p.start.Do(func() { p.done.Go(p.run) })
 	p.poke()
@@ -110,7 +120,7 @@ func (p *pool) lacks() bool {
 
 func (p *pool) refill() error {
 	for p.lacks() {
-		one, err := p.n.newPrepared()
+		one, err := p.make()
 		if err != nil {
 			return err
 		}
@@ -127,7 +137,9 @@ func (p *pool) close() {
 	p.done.Wait()
 	var links []string
 	for one := p.take(); one != nil; one = p.take() {
-		links = append(links, one.wire.name)
+		if one.wire.name != "" {
+			links = append(links, one.wire.name)
+		}
 		one.close()
 	}
 	p.n.reaper.add(debris{links: links})

@@ -108,17 +108,15 @@ func (n *Networks) enter(b *box, network string) (wired bool, err error) {
 
 // prepare takes a prepared namespace, or makes one now.
 func (n *Networks) prepare(wired bool) (*prepared, error) {
-	if wired {
-		if p := n.pool.take(); p != nil {
-			return p, nil
-		}
-		return n.newPrepared()
+	p := n.pool
+	if !wired {
+		p = n.bare
+		p.fill()
 	}
-	ns, err := newNamespace()
-	if err != nil {
-		return nil, err
+	if one := p.take(); one != nil {
+		return one, nil
 	}
-	return &prepared{ns: ns}, nil
+	return p.make()
 }
 
 // Sandbox gives the sandbox with this ID. Errors: NotFound.
