@@ -71,6 +71,7 @@ func TestAFullDiskIsSaid(t *testing.T) {
 
 	stop = d.startOurs(t)
 	defer stop()
+	a = d.dial(t)
 	if list := ok(a.containers.List(ctx, &containersapi.ListContainersRequest{}))(t); len(list.Containers) != n {
 		t.Errorf("%d containers are there, want %d", len(list.Containers), n)
 	}

@@ -28,6 +28,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/gantryd/gantry/lifecycle"
 )
 
 // The tasks of these tests run busybox from a directory of the host, in the stock
@@ -62,6 +64,23 @@ func newWorld(t testing.TB) *world {
 	w.ctx = in(w.ns)
 	t.Cleanup(func() { w.noShims(t) })
 	return w
+}
+
+func (w *world) startOurs(t testing.TB) (stop func()) {
+	t.Helper()
+	return w.startConfigured(t, w.config())
+}
+
+// startConfigured also waits until the client has noticed that the daemon before is
+// gone: a call that it makes earlier would be lost.
+func (w *world) startConfigured(t testing.TB, cfg lifecycle.Config) (stop func()) {
+	t.Helper()
+	stop = w.daemon.startConfigured(t, cfg)
+	eventually(t, "the client is connected again", func() error {
+		_, err := w.version.Version(w.ctx, &emptypb.Empty{})
+		return err
+	})
+	return stop
 }
 
 // noShims fails when shims of the test's daemon are left, and ends them and what
@@ -488,6 +507,10 @@ func TestADeadShimsTaskEndsOnce(t *testing.T) {
 
 	stop() // and one dies while nobody looks
 	syscall.Kill(w.shim(t, "later"), syscall.SIGKILL)
+	// As if the daemon had been killed while it buried the first.
+	if err := os.Mkdir(filepath.Join(w.root(), "io.containerd.runtime.v2.task", w.ns, "now"), 0o711); err != nil {
+		t.Fatal(err)
+	}
 	w.startOurs(t)
 	exits = w.exits(t)
 	if p := w.get(t, "later"); p.Status != task.Status_STOPPED || p.ExitStatus != 137 {

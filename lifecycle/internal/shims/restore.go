@@ -92,14 +92,16 @@ func (b bundle) removeHidden() error {
 	return os.RemoveAll(b.dir)
 }
 
-// removeWork removes work directories of tasks that a reboot ended.
+// removeWork removes work directories of tasks that a reboot ended, and of those
+// that a predecessor was burying when it died: their bundles are gone.
 func (t *Table) removeWork() {
 	dirs, err := filepath.Glob(filepath.Join(t.cfg.Root, taskDir, "*", "*"))
 	if err != nil {
 		return
 	}
 	for _, dir := range dirs {
-		if t.tasks[key{filepath.Base(filepath.Dir(dir)), filepath.Base(dir)}] == nil {
+		ns, id := filepath.Base(filepath.Dir(dir)), filepath.Base(dir)
+		if _, err := os.Lstat(t.bundle(ns, id).dir); errors.Is(err, os.ErrNotExist) {
 			if err := os.RemoveAll(dir); err != nil {
 				t.cfg.Log.Error("remove work directory", "dir", dir, "err", err)
 			}
