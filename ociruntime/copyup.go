@@ -116,7 +116,7 @@ func (u *copyUp) fill(tmpfs int) error {
 	}
 	target := os.NewFile(uintptr(to), "tmpfs")
 	defer target.Close()
-	if err := copyDirectory(dir, target); err != nil {
+	if err := errors.Join(copyDirectory(dir, target), copyAttributes(dir, target)); err != nil {
 		return fmt.Errorf("copy %s%s: %w", u.root, u.dir, err)
 	}
 	return nil
@@ -181,6 +181,13 @@ func copyEntry(from, to *os.File, name string) error {
 			return err
 		}
 	}
+	// After the owner and the mode: a change of these takes a file's capabilities.
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG, unix.S_IFDIR:
+		if err := inBoth(from, to, name, unix.O_RDONLY|unix.O_NONBLOCK, unix.O_RDONLY, copyAttributes); err != nil {
+			return err
+		}
+	}
 	times := []unix.Timespec{st.Atim, st.Mtim}
 	return unix.UtimesNanoAt(target, name, times, unix.AT_SYMLINK_NOFOLLOW)
 }
@@ -199,6 +206,33 @@ func inBoth(from, to *os.File, name string, flags, toFlags int, f func(from, to 
 	}
 	target := os.NewFile(uintptr(fd), name)
 	return errors.Join(f(source, target), target.Close())
+}
+
+// copyAttributes copies extended attributes, where a tmpfs can have them (user.*
+// since Linux 6.6). Labels are the mount's, and those of overlayfs mean nothing here.
+func copyAttributes(from, to *os.File) error {
+	const most = 1 << 16 // bytes of names, and of a value (xattr(7))
+	names, value := make([]byte, most), make([]byte, most)
+	n, err := unix.Flistxattr(int(from.Fd()), names)
+	if errors.Is(err, unix.ENOTSUP) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("list extended attributes: %w", err)
+	}
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(names[:n]), "\x00"), "\x00") {
+		if name == "" || name == "security.selinux" || strings.HasPrefix(name, "trusted.overlay.") {
+			continue
+		}
+		n, err := unix.Fgetxattr(int(from.Fd()), name, value)
+		if err == nil {
+			err = unix.Fsetxattr(int(to.Fd()), name, value[:n], 0)
+		}
+		if err != nil && !errors.Is(err, unix.ENOTSUP) {
+			return fmt.Errorf("copy extended attribute %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // copyContent copies a file, if it still is one.

@@ -217,6 +217,9 @@ func (r hookRunner) start(h specs.Hook, st State, in, said *os.File) (*child, er
 	if len(args) == 0 {
 		args = []string{h.Path}
 	}
+	if h.Env == nil {
+		h.Env = os.Environ() // as with other runtimes: one without an env has its starter's
+	}
 	c.call("execve", str(h.Path), strs(args), strs(h.Env))
 	l := &launch{plan: c.finish(), stdio: [3]*os.File{in, said, said}, given: given, cgroup: -1, reap: r.reap}
 	child, err := l.run()

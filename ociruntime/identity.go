@@ -235,7 +235,14 @@ func (c *compiler) enterAgain() {
 	}
 }
 
+// keepGroups is the annotation by which podman has the caller's supplementary
+// groups kept (--group-add keep-groups), as crun knows it.
+const keepGroups = "run.oci.keep_original_groups"
+
 func (c *compiler) groups(u specs.User) {
+	if _, keep := c.spec.Annotations[keepGroups]; keep {
+		return
+	}
 	if c.Rootless && !c.HelpersMap && len(u.AdditionalGids) == 0 {
 		return // setgroups is denied where an ordinary user wrote the map (user_namespaces(7))
 	}

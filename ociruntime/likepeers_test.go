@@ -2,14 +2,17 @@ package ociruntime
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // What runc and crun do and the specification leaves open, as their suites hold it.
@@ -47,24 +50,25 @@ func TestTheLoopbackIsUp(t *testing.T) {
 	r.prints("0x9", dockerSpec(t, "cat", "/sys/class/net/lo/flags"))
 }
 
-func TestWhereHooksBegin(t *testing.T) {
+func TestHowHooksBegin(t *testing.T) {
 	r := newRig(t)
 	log := filepath.Join(t.TempDir(), "log")
 	hook := func(kind, say string) []specs.Hook {
 		return []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "{ " + say + "; } >> " + log}, Env: []string{"PATH=/bin:/usr/bin"}}}
 	}
 	s := dockerSpec(t, "true")
+	t.Setenv("OF_THE_CALLER", "inherited")
 	s.Hooks = &specs.Hooks{
-		CreateRuntime:   hook("createRuntime", "pwd"),
+		CreateRuntime:   hook("createRuntime", "pwd; echo -n $OF_THE_CALLER"),
 		CreateContainer: hook("createContainer", "pwd; test -e proc/self && echo mounted"),
-		Poststop:        hook("poststop", "pwd"),
+		Poststop:        []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "{ pwd; echo $OF_THE_CALLER; } >> " + log}}},
 	}
 	var bundle string
 	if _, _, err := r.run(s, func(o *CreateOptions) { bundle = o.Bundle }); err != nil {
 		t.Fatal(err)
 	}
 	got, err := os.ReadFile(log)
-	if want := fmt.Sprintf("%[1]s\n%[1]s/rootfs\nmounted\n%[1]s\n", bundle); err != nil || string(got) != want {
+	if want := fmt.Sprintf("%[1]s\n%[1]s/rootfs\nmounted\n%[1]s\ninherited\n", bundle); err != nil || string(got) != want {
 		t.Errorf("the hooks said %q, want %q, %v", got, want, err)
 	}
 }
@@ -183,6 +187,59 @@ func TestHolesAmongDescriptors(t *testing.T) {
 	n, _ := out.Read(said)
 	if want := "4"; string(said[:n]) != want {
 		t.Errorf("an exec has %q, want %q", said[:n], want)
+	}
+}
+
+func TestTheCallersGroupsAreKeptOnDemand(t *testing.T) {
+	r := newRig(t)
+	old, err := unix.Getgroups()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Setgroups([]int{17, 18}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := syscall.Setgroups(old); err != nil {
+			t.Error(err)
+		}
+	}()
+	s := dockerSpec(t, "grep", "Groups", "/proc/self/status")
+	r.prints("Groups:", s)
+	s.Annotations = map[string]string{"run.oci.keep_original_groups": "1"}
+	r.prints("Groups:\t17 18", s)
+}
+
+func TestATmpfsKeepsExtendedAttributes(t *testing.T) {
+	r := newRig(t)
+	// A capability set that a file may have (capabilities(7)): version 2, CAP_CHOWN.
+	capability := []byte{1, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+	s := dockerSpec(t, "sleep", "100")
+	s.Mounts = append(s.Mounts, specs.Mount{Destination: "/data", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup"}})
+	b, err := r.create(s, func(o *CreateOptions) {
+		dir := filepath.Join(o.Bundle, "rootfs/data")
+		file := filepath.Join(dir, "sub/file")
+		if err := errors.Join(
+			os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, nil, 0o755), os.Chown(file, 7, 8),
+			unix.Setxattr(file, "security.capability", capability, 0), unix.Setxattr(dir, "trusted.mark", []byte("top"), 0),
+			unix.Setxattr(filepath.Dir(file), "trusted.mark", []byte("below"), 0),
+		); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct{ file, name, want string }{
+		{"", "trusted.mark", "top"},
+		{"sub", "trusted.mark", "below"},
+		{"sub/file", "security.capability", string(capability)},
+	} {
+		value := make([]byte, 100)
+		n, err := unix.Getxattr(filepath.Join(fmt.Sprintf("/proc/%d/root/data", b.Pid), row.file), row.name, value)
+		if err != nil || string(value[:n]) != row.want {
+			t.Errorf("%s of /data/%s is %q, %v, want %q", row.name, row.file, value[:max(n, 0)], err, row.want)
+		}
 	}
 }
 
