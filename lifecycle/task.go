@@ -84,7 +84,7 @@ func (t *tasks) Create(ctx context.Context, r *api.CreateTaskRequest) (_ *api.Cr
 		options = c.Runtime.Options
 	}
 	pid, err := t.shims.Create(ctx, s.Namespace, r.ContainerID, shims.CreateOptions{
-		Runtime: runtime, Options: c.Runtime.Options, Spec: c.Spec.GetValue(), Sandbox: c.Sandbox, Join: join,
+		Runtime: runtime, Options: options, Spec: c.Spec.GetValue(), Sandbox: c.Sandbox, Join: join,
 		Request: &shim.CreateTaskRequest{
 			Rootfs: r.Rootfs, Terminal: r.Terminal, Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Options: options,
 		},

@@ -59,8 +59,11 @@ func (c *command) spawn(verb string, args []string, e ends) (_ *started, err err
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	pidFile := filepath.Join(dir, "pid")
-	args = append(args, "--pid-file", pidFile)
+	pids := filepath.Join(dir, "pid")
+	if verb == "create" {
+		pids = filepath.Join(c.bundle, pidFile) // where runtimes that are wrapped look for it
+	}
+	args = append(args, "--pid-file", pids)
 	var con *consoleSocket
 	if e.terminal {
 		if con, err = listenConsole(filepath.Join(dir, "console")); err != nil {
@@ -72,7 +75,7 @@ func (c *command) spawn(verb string, args []string, e ends) (_ *started, err err
 	if err := c.run(verb, append(args, c.ID), e, nil); err != nil {
 		return nil, err
 	}
-	data, err := os.ReadFile(pidFile)
+	data, err := os.ReadFile(pids)
 	if err != nil {
 		return nil, fmt.Errorf("read pid of %s: %w", c.ID, err)
 	}

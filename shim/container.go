@@ -303,9 +303,9 @@ func (p *process) startExec() (err error) {
 	return nil
 }
 
-// fail ends an exec that could not be started.
+// fail ends an exec that could not be started. For containerd's clients it stays
+// created; what waits for it learns that it will not come.
 func (p *process) fail() error {
-	p.did(doExit)
 	p.mu.Lock()
 	p.exit = exit{status: failedStart, at: time.Now()}
 	p.mu.Unlock()
@@ -424,7 +424,7 @@ func (p *process) deleteExec() error {
 	if err := p.can(doDelete); err != nil {
 		return err
 	}
-	if p.state().Status == taskapi.Created {
+	if p.unstarted() {
 		close(p.done) // it will not run, and somebody may wait
 	}
 	p.did(doDelete)

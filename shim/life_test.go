@@ -190,12 +190,38 @@ func TestWhatCannotBeStartedIsRefused(t *testing.T) {
 		if got := c.wait("e"); got != 255 {
 			t.Errorf("exit status is %d, want 255", got)
 		}
+		if st := c.state("e"); st.Status != tasktypes.Status_CREATED { // containerd's issue 10589
+			t.Errorf("an exec that could not be started is %v", st.Status)
+		}
+		_, err = c.client.Start(c.context(), &taskv3.StartRequest{ID: c.id, ExecID: "e"})
+		c.wantCode(codes.FailedPrecondition, err)
 		c.delete("e")
 		c.kill("", 9)
 		c.wait("")
 		c.delete("")
 		d.wantTopics("create", "start", "exec-added", "exit", "delete")
 	})
+}
+
+// What wraps a runtime reads the pid where containerd's shim has it; that the process
+// ends before the creation has is no failure of it (containerd's issue 9103).
+func TestAContainerThatIsKilledWhileItIsCreatedHasStopped(t *testing.T) {
+	wrapper := filepath.Join(t.TempDir(), "wrapped-runc")
+	script := "#!/bin/sh\nrunc \"$@\" || exit\ncase \" $* \" in *\" create \"*) kill -9 $(cat init.pid);; esac\n"
+	if err := os.WriteFile(wrapper, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	d := newDaemon(t)
+	c := d.newTask("one", spec("sleep", "1000"))
+	c.create(wrapper, uris{})
+	if got := c.wait(""); got != 137 {
+		t.Errorf("exit status is %d, want 137", got)
+	}
+	if st := c.state(""); st.Status != tasktypes.Status_STOPPED {
+		t.Errorf("state is %v", st.Status)
+	}
+	c.delete("")
+	d.wantTopics("create", "exit", "delete")
 }
 
 func TestAPausedContainerCanBeResumedAndKilled(t *testing.T) {

@@ -89,10 +89,20 @@ func (p *process) name() string {
 func (p *process) can(v verb) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if v == doStart && !p.exit.at.IsZero() {
+		return fmt.Errorf("%s %s: it could not be started before: %w", v, p.name(), errdefs.ErrFailedPrecondition)
+	}
 	if _, ok := next[p.status][v]; !ok {
 		return fmt.Errorf("%s %s: it is %s: %w", v, p.name(), stateName[p.status], errdefs.ErrFailedPrecondition)
 	}
 	return nil
+}
+
+// unstarted says that nobody has tried to start it.
+func (p *process) unstarted() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.status == taskapi.Created && p.exit.at.IsZero()
 }
 
 // did records that v happened.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,6 +16,7 @@ import (
 	taskv3 "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/ttrpc"
+	"github.com/opencontainers/runtime-spec/specs-go/features"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -186,7 +188,11 @@ func TestStartAsksForWhatItNeeds(t *testing.T) {
 }
 
 func TestInfoAndVersion(t *testing.T) {
-	any := runtimeOptions(t, "/usr/sbin/runc")
+	onEach(t, testInfoAndVersion)
+}
+
+func testInfoAndVersion(t *testing.T, runtime string) {
+	any := runtimeOptions(t, runtime)
 	req, err := proto.Marshal(&types.RuntimeRequest{RuntimePath: binary, Options: any})
 	if err != nil {
 		t.Fatal(err)
@@ -203,6 +209,10 @@ func TestInfoAndVersion(t *testing.T) {
 	}
 	if info.Name != "io.containerd.gantry.v2" || info.Version.GetVersion() == "" || !proto.Equal(info.Options, any) {
 		t.Errorf("info is %v", &info)
+	}
+	var can features.Features
+	if err := json.Unmarshal(info.Features.GetValue(), &can); err != nil || !slices.Contains(can.MountOptions, "rro") {
+		t.Errorf("features are %v, %v", info.Features, err)
 	}
 	out, err = exec.Command(binary, "-v").Output()
 	if err != nil || !strings.HasPrefix(string(out), "containerd-shim-gantry-v2:\n  Version:  "+info.Version.Version) {
