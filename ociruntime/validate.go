@@ -71,6 +71,11 @@ func validateLinux(s *specs.Spec) error {
 	if (len(s.Linux.UIDMappings) > 0 || len(s.Linux.GIDMappings) > 0) && !seen[specs.UserNamespace] {
 		return errors.New("linux.uidMappings: it needs a user namespace in linux.namespaces")
 	}
+	for i, n := range s.Linux.Namespaces {
+		if n.Type == specs.UserNamespace && n.Path == "" && (len(s.Linux.UIDMappings) == 0 || len(s.Linux.GIDMappings) == 0) {
+			return fmt.Errorf("linux.namespaces[%d]: a new user namespace needs linux.uidMappings and gidMappings", i)
+		}
+	}
 	if len(s.Linux.TimeOffsets) > 0 && !seen[specs.TimeNamespace] {
 		return errors.New("linux.timeOffsets: it needs a time namespace in linux.namespaces")
 	}

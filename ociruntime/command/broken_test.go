@@ -72,6 +72,9 @@ var broken = []brokenBundle{
 	{"no arguments", func(s *specs.Spec) { s.Process.Args = nil }, nil, "process.args is empty"},
 	{"a relative cwd", func(s *specs.Spec) { s.Process.Cwd = "tmp" }, nil, `process.cwd|"tmp"|not absolute`},
 	{"a cwd that is a file", func(s *specs.Spec) { s.Process.Cwd = "/bin/sh" }, nil, "cwd|/bin/sh|not a directory"},
+	{"a user namespace without ids", func(s *specs.Spec) {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+	}, nil, "linux.namespaces[|needs linux.uidMappings and gidMappings"},
 	{"no root", func(s *specs.Spec) { s.Root = nil }, nil, "root.path is missing"},
 	{"a rootfs that is not there", func(s *specs.Spec) { s.Root.Path = "nosuch" }, nil, "root.path|nosuch|no such file or directory"},
 	{"a rootfs that is a file", func(s *specs.Spec) { s.Root.Path = "rootfs/bin/sh" }, nil, "root.path|rootfs/bin/sh|not a directory"},
