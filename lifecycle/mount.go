@@ -139,6 +139,10 @@ func (m *mounts) Activate(ctx context.Context, r *api.ActivateRequest) (_ *api.A
 		}
 		info.Active = append(info.Active, active)
 	}
+	if n := len(info.Active); n > 0 {
+		// What the client mounts where it wants to have it.
+		info.System = []*types.Mount{{Type: "bind", Source: info.Active[n-1].MountPoint, Options: []string{"rbind"}}}
+	}
 	data, err := protojson.Marshal(info)
 	if err != nil {
 		return nil, err

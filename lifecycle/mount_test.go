@@ -51,6 +51,9 @@ func TestTemporaryMountsComeAndGo(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	if s := info.System; len(s) != 1 || s[0].Type != "bind" || s[0].Source != info.Active[1].MountPoint {
+		t.Errorf("left to the client: %v", s)
+	}
 	_, err = activate("m", true, bind(one))
 	wantCode(t, codes.AlreadyExists, err)
 

@@ -53,6 +53,12 @@ func TestCurrentCtrAndShimOnOurLifecycle(t *testing.T) {
 		if out := u.must(t, "images", "check"); !strings.Contains(out, "complete") || !strings.Contains(out, "true") {
 			t.Errorf("check: %s", out)
 		}
+		point := rig.Dir(t)
+		u.must(t, "images", "mount", ref, point)
+		if out := rig.Must(t, host.Command("ls", point)); !strings.Contains(out, "bin\n") {
+			t.Errorf("the mounted image has %q", out)
+		}
+		u.must(t, "images", "unmount", "--rm", point)
 		u.must(t, "images", "tag", ref, reg.Addr+"/again:1")
 		u.must(t, "images", "push", "--plain-http", reg.Addr+"/again:1")
 		file := filepath.Join(rig.Dir(t), "out.tar")
