@@ -3,7 +3,6 @@ package ociruntime
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"slices"
@@ -120,19 +119,7 @@ func (c *compiler) openInside() error {
 
 // Restricted says that this process is an ordinary user, or the root of a user
 // namespace, whom most cgroups are not open to.
-func Restricted() bool {
-	if os.Geteuid() != 0 {
-		return true
-	}
-	f, err := os.Open("/proc/self/uid_map")
-	if err != nil {
-		return false // a kernel without user namespaces
-	}
-	defer f.Close()
-	const line = 64
-	first, _ := io.ReadAll(io.LimitReader(f, line))
-	return !slices.Equal(strings.Fields(string(first)), []string{"0", "0", "4294967295"})
-}
+func Restricted() bool { return cgroup.Restricted() }
 
 // permittedGroup is the group of a container that names none, in the hierarchies
 // where this user may make one. A limit that needs another is refused later, by

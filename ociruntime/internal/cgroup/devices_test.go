@@ -75,3 +75,22 @@ func TestDevicePrograms(t *testing.T) {
 		t.Errorf("an unknown type: %v", err)
 	}
 }
+
+// The root of a user namespace may load no program for devices, and needs none: it
+// can make no device. So podman of an ordinary user is on cgroup v2.
+func TestDevicesNeedNoProgramInAUserNamespace(t *testing.T) {
+	const inside = "GANTRY_TEST_IN_USER_NAMESPACE"
+	if os.Getenv(inside) != "" {
+		if err := setDevicesV2(t.TempDir(), []specs.LinuxDeviceCgroup{{Access: "rwm"}}); err != nil {
+			t.Error(err)
+		}
+		return
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), inside+"=1")
+	one := []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: one, GidMappings: one}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}

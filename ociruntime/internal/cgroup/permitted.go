@@ -1,7 +1,10 @@
 package cgroup
 
 import (
+	"io"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -51,4 +54,20 @@ func (l *Layout) Rel(d Dir) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// Restricted says that this process is an ordinary user, or the root of a user
+// namespace.
+func Restricted() bool {
+	if os.Geteuid() != 0 {
+		return true
+	}
+	f, err := os.Open("/proc/self/uid_map")
+	if err != nil {
+		return false // a kernel without user namespaces
+	}
+	defer f.Close()
+	const line = 64
+	first, _ := io.ReadAll(io.LimitReader(f, line))
+	return !slices.Equal(strings.Fields(string(first)), []string{"0", "0", "4294967295"})
 }
