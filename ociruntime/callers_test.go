@@ -160,3 +160,15 @@ func TestASlaveRootfsHearsOfTheHost(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// /dev/ptmx is of the container's own devpts whatever linux.devices says, also
+// where devices are bound from the host.
+func TestPtmxIsTheContainersOwn(t *testing.T) {
+	for _, change := range []func(*specs.Spec){func(*specs.Spec) {}, withUserNamespace} {
+		r := newRig(t)
+		s := dockerSpec(t, "readlink", "/dev/ptmx")
+		change(s)
+		s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/ptmx", Type: "c", Major: 5, Minor: 2}}
+		r.prints("pts/ptmx", s)
+	}
+}

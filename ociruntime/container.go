@@ -230,13 +230,18 @@ func (c *Container) killed() error {
 	if err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace && n.Path == "" }) {
+	if !ownPids(spec.Linux) {
 		return c.group.Kill()
 	}
 	if c.group.Frozen() {
 		return c.group.Thaw()
 	}
 	return nil
+}
+
+// ownPids says whether the container has a pid namespace that is nobody else's.
+func ownPids(l *specs.Linux) bool {
+	return slices.ContainsFunc(l.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace && n.Path == "" })
 }
 
 // Trace is what each step of Create, and of Start so far, took, with CreateOptions.Trace.

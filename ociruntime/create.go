@@ -102,6 +102,9 @@ func (c *Container) look(o CreateOptions) (Facts, error) {
 	if c.group, err = c.groupOf(layout, o); err != nil {
 		return Facts{}, err
 	}
+	if len(c.group.Dirs) == 0 && !ownPids(c.spec.Linux) {
+		c.log.Warn("no cgroup and no pid namespace of its own: kill and delete reach the container's first process only. Such configuration is strongly discouraged")
+	}
 	facts, err := bundleFacts(c.spec, o.Bundle)
 	if err != nil {
 		return Facts{}, err

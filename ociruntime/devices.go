@@ -92,6 +92,9 @@ func (c *compiler) nodes() ([]node, error) {
 		if err != nil {
 			return nil, fmt.Errorf("linux.devices[%d]: %w", i, err)
 		}
+		if n.path == "/dev/ptmx" {
+			continue // it is a link to the container's own (runtime-spec, "Default Devices")
+		}
 		nodes = slices.DeleteFunc(nodes, func(old node) bool { return old.path == n.path })
 		nodes = append(nodes, n)
 	}

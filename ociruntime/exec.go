@@ -53,8 +53,10 @@ func (c *Container) Exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 	if err != nil {
 		return nil, fmt.Errorf("duplicate the pidfd: %w", err)
 	}
-	if t.theirs[containerRoot], err = openRoot(c.Pid); err != nil {
-		return nil, err
+	if c.rec.Namespaces&unix.CLONE_NEWNS == 0 {
+		if t.theirs[containerRoot], err = openRoot(c.Pid); err != nil {
+			return nil, err
+		}
 	}
 	l := &launch{
 		plan: plan, stdio: [3]*os.File{o.Stdin, o.Stdout, o.Stderr}, extra: o.ExtraFiles,

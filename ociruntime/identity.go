@@ -224,6 +224,11 @@ func (c *compiler) user() error {
 		c.stage("forbid new privileges", "")
 		c.call("prctl", named(unix.PR_SET_NO_NEW_PRIVS, "PR_SET_NO_NEW_PRIVS"), num(1), num(0), num(0), num(0))
 	}
+	if c.Rootless && !c.inside && ownPids(c.linux) {
+		// An ordinary user enters a created container only where the kernel lets him
+		// look at the process that waits in it (ptrace(2)). Nobody else is in there.
+		c.call("prctl", named(unix.PR_SET_DUMPABLE, "PR_SET_DUMPABLE"), num(1))
+	}
 	return c.seccomp()
 }
 
