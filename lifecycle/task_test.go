@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/api/events"
+	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
 	eventsapi "github.com/containerd/containerd/api/services/events/v1"
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
@@ -477,6 +478,40 @@ func TestAnExitThatDiedWithItsDaemonIsToldAgain(t *testing.T) {
 	wantExit(t, exits, "a 9")
 	wantNoOther(t, exits, "", 300*time.Millisecond)
 	w.remove(t, "a")
+}
+
+// The shim has written down how its container ended, and is killed before anybody
+// took the event.
+func TestAnExitThatDiedWithItsShimIsTold(t *testing.T) {
+	w := newWorld(t)
+	stop := w.startOurs(t)
+	shim := w.ourShim(t)
+	w.record(t, shim, "a", "exit 9")
+	ok(w.createTask("a"))(t)
+	stop()
+	pid := w.shim(t, "a")
+	address := ok(os.ReadFile(filepath.Join(w.state(), "io.containerd.runtime.v2.task", w.ns, "a", "address")))(t)
+	c := ok(net.Dial("unix", strings.TrimPrefix(string(address), "unix://")))(t)
+	defer c.Close()
+	tasks := taskapi.NewTTRPCTaskClient(ttrpc.NewClient(c))
+	ok(tasks.Start(w.ctx, &taskapi.StartRequest{ID: "a"}))(t)
+	ok(tasks.Wait(w.ctx, &taskapi.WaitRequest{ID: "a"}))(t)
+	syscall.Kill(pid, syscall.SIGKILL)
+	stop = w.startOurs(t)
+	wantExit(t, w.exits(t), "a 9")
+	told := filepath.Join(w.state(), "io.containerd.runtime.v2.task", w.ns, ".exit+a")
+	eventually(t, "that the exit was told is written down", func() error {
+		if data := ok(os.ReadFile(told))(t); !strings.Contains(string(data), `"Told":true`) {
+			return fmt.Errorf("%s", data)
+		}
+		return nil
+	})
+	stop()
+	w.startOurs(t)
+	wantNoOther(t, w.exits(t), "", 4*time.Second)
+	if r := w.remove(t, "a"); r.ExitStatus != 9 {
+		t.Errorf("delete: %v", r)
+	}
 }
 
 func TestADeadShimsTaskEndsOnce(t *testing.T) {

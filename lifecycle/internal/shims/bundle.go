@@ -150,6 +150,15 @@ func (b bundle) isDeleted() bool {
 	return err == nil
 }
 
+// toldFile is in the bundle of a task whose exit was published, and long enough ago
+// to be with all who listen: a successor need not publish it again.
+const toldFile = "exit-told"
+
+func (b bundle) isTold() bool {
+	_, err := os.Lstat(filepath.Join(b.dir, toldFile))
+	return err == nil
+}
+
 // endStrays ends the processes whose working directory is the bundle: a shim, and
 // what starts one, of which nobody learned the address.
 func (b bundle) endStrays() error {

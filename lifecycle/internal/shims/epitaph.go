@@ -22,12 +22,13 @@ type epitaph struct {
 	Pid    uint32
 	Status uint32
 	At     time.Time
+	Told   bool // it was published, and long enough ago to be with all who listen
 }
 
 func (b bundle) epitaph() string { return filepath.Join(filepath.Dir(b.dir), epitaphPrefix+b.id) }
 
-func (b bundle) writeEpitaph(e Exit) error {
-	data, err := json.Marshal(epitaph{e.Pid, e.Status, e.At.AsTime()})
+func (b bundle) writeEpitaph(e Exit, told bool) error {
+	data, err := json.Marshal(epitaph{e.Pid, e.Status, e.At.AsTime(), told})
 	if err != nil {
 		return err
 	}
@@ -71,7 +72,53 @@ func (t *Table) restoreDead() error {
 		task.sandbox, task.buried = rec.Sandbox, true
 		task.exit = &Exit{Pid: e.Pid, Status: e.Status, At: timestamppb.New(e.At)}
 		close(task.gone)
+		t.mu.Lock()
 		t.tasks[key{ns, id}] = task
+		t.mu.Unlock()
+		if !e.Told && !rec.Sandbox {
+			task.tellLater(*task.exit)
+		}
 	}
 	return nil
+}
+
+// tellLater publishes the exit of a dead task when those who are to hear of it have
+// had time to come back, unless the task is deleted before.
+func (t *Task) tellLater(e Exit) {
+	t.whileDead(func() {
+		t.table.publishExit(t, e)
+		t.toldDead(e)
+	})
+}
+
+// toldDead has a successor know of the exit of a dead task that was just published,
+// as markToldLater does of one whose shim lives.
+func (t *Task) toldDead(e Exit) {
+	t.whileDead(func() {
+		t.table.mu.Lock() // or it would be written after Forget has removed it
+		defer t.table.mu.Unlock()
+		if t.table.tasks[key{t.Namespace, t.ID}] != t {
+			return
+		}
+		if err := t.bundle.writeEpitaph(e, true); err != nil {
+			t.table.cfg.Log.Warn("exit may be told again", "task", t.ID, "err", err)
+		}
+	})
+}
+
+// whileDead calls f after a while, if the dead task is not forgotten by then.
+func (t *Task) whileDead(f func()) {
+	t.table.work.Go(func() {
+		select {
+		case <-time.After(exitGrace):
+		case <-t.table.closing:
+			return
+		}
+		t.table.mu.Lock()
+		known := t.table.tasks[key{t.Namespace, t.ID}] == t
+		t.table.mu.Unlock()
+		if known {
+			f()
+		}
+	})
 }

@@ -24,7 +24,8 @@ const (
 	// restoreAtOnce is how many shims are asked at the same time.
 	restoreAtOnce = 32
 	// exitGrace is how long a shim has to repeat the exit that happened while no
-	// daemon was there, before it is published here.
+	// daemon was there, before it is published here, and how long an exit takes at
+	// most to those who listen.
 	exitGrace = 2 * time.Second
 )
 
@@ -164,8 +165,10 @@ func (t *Task) ask(ctx context.Context) {
 	switch {
 	case err == nil:
 		t.live()
-		if st.Status == task.Status_STOPPED {
-			t.repeatExit(Exit{Pid: st.Pid, Status: st.ExitStatus, At: st.ExitedAt})
+		if e := (Exit{Pid: st.Pid, Status: st.ExitStatus, At: st.ExitedAt}); st.Status == task.Status_STOPPED && t.bundle.isTold() {
+			t.exited(e)
+		} else if st.Status == task.Status_STOPPED {
+			t.repeatExit(e)
 		}
 	case errdefs.IsNotFound(err):
 		log.Warn("shim has no such task, ending it")
@@ -181,16 +184,38 @@ func (t *Task) ask(ctx context.Context) {
 // repeatExit publishes an exit that happened while no daemon was there, unless
 // the shim does.
 func (t *Task) repeatExit(e Exit) {
+	t.afterGrace(func() {
+		if t.exited(e) {
+			t.table.publishExit(t, e)
+			t.markToldLater()
+		}
+	})
+}
+
+// markToldLater has a successor know of the exit that was just published, if it
+// comes when that has arrived. One that comes earlier publishes it again: twice is
+// better than never.
+func (t *Task) markToldLater() {
+	t.afterGrace(func() {
+		if err := t.bundle.write(toldFile, nil); err != nil && t.phase() == living {
+			t.table.cfg.Log.Warn("exit may be told again", "task", t.ID, "err", err)
+		}
+	})
+}
+
+// afterGrace calls f later, unless the task or the daemon ends before.
+func (t *Task) afterGrace(f func()) {
+	t.table.mu.Lock()
+	defer t.table.mu.Unlock()
+	if t.table.closed {
+		return
+	}
 	t.table.work.Go(func() {
 		select {
 		case <-time.After(exitGrace):
+			f()
 		case <-t.gone:
-			return
 		case <-t.table.closing:
-			return
-		}
-		if t.exited(e) {
-			t.table.publishExit(t, e)
 		}
 	})
 }

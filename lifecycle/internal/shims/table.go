@@ -170,7 +170,11 @@ func (t *Table) noteExit(ns string, exit *events.TaskExit) bool {
 	if task == nil {
 		return true
 	}
-	return task.exited(Exit{Pid: exit.Pid, Status: exit.ExitStatus, At: exit.ExitedAt})
+	news := task.exited(Exit{Pid: exit.Pid, Status: exit.ExitStatus, At: exit.ExitedAt})
+	if news {
+		task.markToldLater()
+	}
+	return news
 }
 
 // Close lets go of all shims and waits for the table's goroutines. Shims and

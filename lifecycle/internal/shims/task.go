@@ -322,13 +322,22 @@ func (t *Task) bury() {
 		e = Exit{Pid: r.Pid, Status: r.ExitStatus, At: r.ExitedAt}
 	}
 	t.letGo()
+	restored := t.phase() == restoring
+	told := t.bundle.isTold()
 	news := t.exited(e)
-	if err := errors.Join(t.bundle.writeEpitaph(*t.exit), t.bundle.remove()); err != nil {
+	if err := errors.Join(t.bundle.writeEpitaph(*t.exit, told), t.bundle.remove()); err != nil {
 		log.Error("clean up after dead shim", "err", err)
 	}
 	t.enter(dead)
-	if news && !t.sandbox {
+	switch {
+	case told || t.sandbox:
+	case news && restored:
+		t.tellLater(e) // who is to hear of it has yet to come back too
+	case news:
 		t.table.publishExit(t, e)
+		t.toldDead(e)
+	default:
+		t.toldDead(*t.exit)
 	}
 	close(t.gone)
 }
