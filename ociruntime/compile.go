@@ -242,6 +242,7 @@ func (c *compiler) joinNamespaces() error {
 	var made uint64
 	if joined&unix.CLONE_NEWUSER != 0 {
 		c.becomeRoot()
+		c.showToMaker()
 		c.plan.Clone, made = 0, c.plan.Clone
 	}
 	if joined&unix.CLONE_NEWPID != 0 || made != 0 {

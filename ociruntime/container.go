@@ -201,8 +201,11 @@ func (c *Container) OOM() (*os.File, error) { return c.group.OOM() }
 // container's cgroup. errdefs.ErrNotFound when no process is left (all is then
 // no error).
 func (c *Container) Kill(sig syscall.Signal, all bool) error {
-	if all {
+	switch {
+	case all && len(c.group.Dirs) > 0:
 		return c.group.Signal(sig)
+	case all && ended(c.PidFD):
+		return nil
 	}
 	if ended(c.PidFD) {
 		if pids, err := c.group.Pids(); sig == unix.SIGKILL && err == nil && len(pids) > 0 {
@@ -230,7 +233,7 @@ func (c *Container) killed() error {
 	if err != nil {
 		return err
 	}
-	if !ownPids(spec.Linux) {
+	if !ownPids(spec.Linux) && len(c.group.Dirs) > 0 {
 		return c.group.Kill()
 	}
 	if c.group.Frozen() {

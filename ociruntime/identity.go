@@ -224,12 +224,17 @@ func (c *compiler) user() error {
 		c.stage("forbid new privileges", "")
 		c.call("prctl", named(unix.PR_SET_NO_NEW_PRIVS, "PR_SET_NO_NEW_PRIVS"), num(1), num(0), num(0), num(0))
 	}
+	c.showToMaker()
+	return c.seccomp()
+}
+
+// showToMaker lets an ordinary user look at the process that he made (ptrace(2)), or
+// he could not enter its container, where nobody else is yet. Each change of ids
+// or capabilities takes that back.
+func (c *compiler) showToMaker() {
 	if c.Rootless && !c.inside && ownPids(c.linux) {
-		// An ordinary user enters a created container only where the kernel lets him
-		// look at the process that waits in it (ptrace(2)). Nobody else is in there.
 		c.call("prctl", named(unix.PR_SET_DUMPABLE, "PR_SET_DUMPABLE"), num(1))
 	}
-	return c.seccomp()
 }
 
 // enterAgain enters process.cwd as the user, where root was refused: it costs
