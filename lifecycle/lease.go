@@ -12,7 +12,8 @@ import (
 // leases is containerd.services.leases.v1.Leases.
 type leases struct {
 	api.UnimplementedLeasesServer
-	db *meta.DB
+	db     *meta.DB
+	mounts *mounts
 }
 
 func (l *leases) Create(ctx context.Context, r *api.CreateRequest) (*api.CreateResponse, error) {
@@ -35,7 +36,7 @@ func (l *leases) Delete(ctx context.Context, r *api.DeleteRequest) (*emptypb.Emp
 	if r.Sync {
 		l.db.Collect()
 	}
-	return &emptypb.Empty{}, nil
+	return &emptypb.Empty{}, l.mounts.endLease(s.Namespace, r.ID)
 }
 
 func (l *leases) List(ctx context.Context, r *api.ListRequest) (*api.ListResponse, error) {

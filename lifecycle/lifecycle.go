@@ -216,7 +216,7 @@ func (l *Lifecycle) register(g grpc.ServiceRegistrar) {
 	contentapi.RegisterContentServer(g, &contents{db: l.db})
 	snapshotsapi.RegisterSnapshotsServer(g, &snapshots{db: l.db})
 	imagesapi.RegisterImagesServer(g, &images{db: l.db})
-	leasesapi.RegisterLeasesServer(g, &leases{db: l.db})
+	leasesapi.RegisterLeasesServer(g, &leases{db: l.db, mounts: l.mounts})
 	namespacesapi.RegisterNamespacesServer(g, &namespaces{db: l.db})
 	eventsapi.RegisterEventsServer(g, &events{l: l})
 	diffapi.RegisterDiffServer(g, &diffs{db: l.db})

@@ -30,6 +30,7 @@ import (
 //
 //	STATE/mounts/NAMESPACE/DIGEST OF NAME/info.json   the ActivationInfo; written last
 //	                                     /0, /1, …    what is mounted
+//	                                     /lease       with which it ends, if any
 //
 // Our snapshotter's mounts are the kernel's own, which need no activation: clients
 // are told so by Unimplemented, as containerd does, and mount them themselves.
@@ -44,6 +45,7 @@ type mounts struct {
 const (
 	mountsDir    = "mounts"
 	activationOf = "info.json"
+	leaseOf      = "lease"
 )
 
 // newMounts undoes activations that a predecessor was killed in.
@@ -131,6 +133,11 @@ func (m *mounts) Activate(ctx context.Context, r *api.ActivateRequest) (_ *api.A
 		return nil, fmt.Errorf("activate mounts %q: %w", r.Name, err)
 	}
 	defer errs.Undo(&err, func() error { return deactivate(dir) })
+	if lease := header(ctx, leaseHeader); lease != "" {
+		if err := os.WriteFile(filepath.Join(dir, leaseOf), []byte(lease), 0o600); err != nil {
+			return nil, fmt.Errorf("activate mounts %q: %w", r.Name, err)
+		}
+	}
 	info := &types.ActivationInfo{Name: r.Name, Labels: r.Labels}
 	for i, mt := range r.Mounts {
 		active, err := activate(mt, filepath.Join(dir, strconv.Itoa(i)))
@@ -177,6 +184,22 @@ func (m *mounts) Deactivate(ctx context.Context, r *api.DeactivateRequest) (*emp
 		return nil, fmt.Errorf("deactivate mounts %q: %w", r.Name, err)
 	}
 	return &emptypb.Empty{}, nil
+}
+
+// endLease deactivates what was activated under a lease that was deleted.
+func (m *mounts) endLease(ns, lease string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all, err := filepath.Glob(filepath.Join(m.dir, ns, "*", leaseOf))
+	for _, file := range all {
+		if id, rerr := os.ReadFile(file); rerr == nil && string(id) == lease {
+			err = errors.Join(err, deactivate(filepath.Dir(file)))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("deactivate mounts of lease %s: %w", lease, err)
+	}
+	return nil
 }
 
 func (m *mounts) Info(ctx context.Context, r *api.InfoRequest) (*api.InfoResponse, error) {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
 	mountsapi "github.com/containerd/containerd/api/services/mounts/v1"
 	"github.com/containerd/containerd/api/types"
 	"google.golang.org/grpc/codes"
@@ -84,6 +85,11 @@ func TestTemporaryMountsComeAndGo(t *testing.T) {
 			t.Errorf("%s: %d mounts, want %d", filter, n, want)
 		}
 	}
+	ok(a.leases.Create(ctx, &leasesapi.CreateRequest{ID: "l"}))(t)
+	ok(mounts.Activate(in("ns", "containerd-lease", "l"), &mountsapi.ActivateRequest{Name: "leased", Mounts: []*types.Mount{bind(one)}, Temporary: true}))(t)
+	ok(a.leases.Delete(ctx, &leasesapi.DeleteRequest{ID: "l"}))(t)
+	_, err = mounts.Info(ctx, &mountsapi.InfoRequest{Name: "leased"})
+	wantCode(t, codes.NotFound, err)
 	ok(mounts.Deactivate(ctx, &mountsapi.DeactivateRequest{Name: "m"}))(t)
 	if left := mountsBelow(t, d.state()); len(left) > 0 {
 		t.Errorf("left: %v", left)
