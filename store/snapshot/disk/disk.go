@@ -84,7 +84,7 @@ func open(root string, layout layout) (*Snapshotter, error) {
 	}
 	s := &Snapshotter{root: root, db: db, layout: layout, committed: make(chan struct{}, 1)}
 	if s.boot, err = bootID(); err == nil {
-		err = s.distrust()
+		err = errors.Join(s.distrust(), s.remake())
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open snapshotter %s: %w", root, err), db.Close())

@@ -63,6 +63,40 @@ func TestWhatACrashLeftIsInNobodysWay(t *testing.T) {
 	}
 }
 
+func TestADirectoryThatAPowerCutTookIsMadeAnew(t *testing.T) {
+	root := t.TempDir()
+	s := open(t, root)
+	if _, err := s.Prepare(t.Context(), "key", "", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Commit(t.Context(), "base", "key", nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Prepare(t.Context(), "box", "base", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	taken := filepath.Join(root, "snapshots", "2")
+	if err := os.RemoveAll(taken); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, root)
+	if _, err := s.Mounts(t.Context(), "box"); err != nil {
+		t.Error(err)
+	}
+	for _, dir := range []string{"fs", "work"} {
+		if _, err := os.Stat(filepath.Join(taken, dir)); err != nil {
+			t.Error(err)
+		}
+	}
+	left, err := os.ReadDir(filepath.Join(root, "snapshots"))
+	if err != nil || len(left) != 2 {
+		t.Errorf("there are %v, %v", left, err)
+	}
+}
+
 func TestRemoveLeavesNoDirectory(t *testing.T) {
 	root := t.TempDir()
 	s := open(t, root)

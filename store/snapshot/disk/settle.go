@@ -2,9 +2,13 @@ package disk
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -112,6 +116,42 @@ func (s *Snapshotter) distrust() error {
 	})
 	if err != nil {
 		return fmt.Errorf("remove layers that were not on disk when the machine went down: %w", err)
+	}
+	return nil
+}
+
+// remake makes the directories of snapshots in use anew that a power cut took with all
+// that was in them: their records were on disk sooner. One on a layer that is gone too
+// stays without.
+func (s *Snapshotter) remake() error {
+	lost := map[uint64]record{}
+	below := map[uint64][]uint64{}
+	err := s.view(func(t table) error {
+		return t.walk(func(r record) (err error) {
+			if _, serr := os.Lstat(s.dir(r.id)); r.Kind == snapshot.Committed || !errors.Is(serr, fs.ErrNotExist) {
+				return nil
+			}
+			lost[r.id] = r
+			below[r.id], err = t.chain(r.Parent)
+			return err
+		})
+	})
+	for id, r := range lost {
+		made := filepath.Join(s.root, "snapshots", unborn+rand.Text())
+		merr := os.Mkdir(made, 0o700)
+		if merr == nil {
+			merr = s.layout.make(context.Background(), made, r.Kind, s.dirs(below[id]))
+		}
+		if merr == nil {
+			merr = os.Rename(made, s.dir(id))
+		}
+		if errors.Is(merr, fs.ErrNotExist) {
+			merr = os.RemoveAll(made)
+		}
+		err = errors.Join(err, merr)
+	}
+	if err != nil {
+		return fmt.Errorf("make directories anew that were not on disk when the machine went down: %w", err)
 	}
 	return nil
 }
