@@ -205,6 +205,20 @@ var dockerOperations = []operation{
 		},
 	},
 	{
+		name: "push", prepare: func(s *stage) {
+			s.must("load", s.load())
+			s.must("tag", s.post("/images/"+s.name+":latest/tag?repo="+s.registry.Addr+"/"+s.name+"&tag=latest", nil))
+		},
+		do: (*stage).push,
+		again: func(s *stage, err error) {
+			s.must("push again", s.push())
+			s.must("remove image", s.delete("/images/"+s.registry.Addr+"/"+s.name+":latest"))
+			s.must("remove image", s.delete("/images/"+s.name+":latest"))
+			s.must("pull", s.pull())
+			s.makesContainers(s.registry.Addr + "/" + s.name)
+		},
+	},
+	{
 		name: "tag", prepare: func(s *stage) { s.must("load", s.load()) },
 		do: func(s *stage) error { return s.post("/images/"+s.name+":latest/tag?repo="+s.name+"&tag=two", nil) },
 		again: func(s *stage, err error) {
@@ -469,11 +483,31 @@ func (s *stage) load() error {
 	return nil
 }
 
+func (s *stage) push() error {
+	return s.transfer("/images/" + s.registry.Addr + "/" + s.name + "/push?tag=latest")
+}
+
+func (s *stage) pull() error {
+	return s.transfer("/images/create?fromImage=" + s.registry.Addr + "/" + s.name + "&tag=latest")
+}
+
+// transfer asks for a pull or a push, whose errors are told in its progress.
+func (s *stage) transfer(path string) error {
+	var out []byte
+	if err := s.d.call("POST", path, nil, &out); err != nil {
+		return err
+	}
+	if bytes.Contains(out, []byte("errorDetail")) {
+		return fmt.Errorf("%s", out)
+	}
+	return nil
+}
+
 // makesContainers proves that an image is whole: a container of it runs. The image
 // is removed then.
 func (s *stage) makesContainers(image string) {
 	s.t.Helper()
-	box := "of" + image
+	box := "of" + s.name
 	s.must("create of "+image, s.post("/containers/create?name="+box, object{"Image": image, "Cmd": []string{"sh", "-c", "exit 9"}}))
 	s.must("start", s.post("/containers/"+box+"/start", nil))
 	was := s.name

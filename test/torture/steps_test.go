@@ -16,6 +16,8 @@ import (
 	"time"
 
 	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
+
+	"github.com/gantryd/gantry/test/rig"
 )
 
 var (
@@ -43,10 +45,12 @@ type operation struct {
 // stage is one performance of an operation.
 type stage struct {
 	*world
-	d    *docker
-	n    *native
-	name string // of whatever it makes
-	what string // which operation, and where it was cut off
+	d *docker
+	n *native
+	// registry is on the daemon's host.
+	registry *rig.Registry
+	name     string // of whatever it makes
+	what     string // which operation, and where it was cut off
 	// killed says that a shim was killed in it.
 	killed bool
 	undo   []func()
@@ -79,6 +83,7 @@ func TestNothingIsLostAtAnyStepOfAnyOperation(t *testing.T) {
 	steady := d.steady()
 	dice := w.rand(7)
 	w.warmUp(d, n)
+	registry := rig.StartRegistry(t, w.host)
 	before := w.inventory(n)
 	begin := time.Now()
 	for i, p := range performances(dice) {
@@ -86,7 +91,7 @@ func TestNothingIsLostAtAnyStepOfAnyOperation(t *testing.T) {
 			t.Logf("%d operations; -limit 0 is for all", i)
 			break
 		}
-		p.world, p.d, p.n, p.before, p.dice = w, d, n, before, dice
+		p.world, p.d, p.n, p.registry, p.before, p.dice = w, d, n, registry, before, dice
 		t.Run(p.op.name+" "+p.victim, func(t *testing.T) {
 			if p.all(t); t.Failed() {
 				before = w.inventory(n) // what is left now has been told of
@@ -141,13 +146,14 @@ func performances(dice *rand.Rand) (all []*performance) {
 // performance performs one operation again and again.
 type performance struct {
 	*world
-	d      *docker
-	n      *native
-	op     operation
-	victim string
-	before map[string]int
-	dice   *rand.Rand
-	times  int
+	d        *docker
+	n        *native
+	registry *rig.Registry
+	op       operation
+	victim   string
+	before   map[string]int
+	dice     *rand.Rand
+	times    int
 }
 
 // all kills at every step, or at some.
@@ -178,7 +184,7 @@ func (p *performance) all(t *testing.T) {
 // 0 and where it does not come so far, when the client has its answer.
 func (p *performance) once(k int) (calls []string) {
 	p.times++
-	s := &stage{world: p.world, d: p.d, n: p.n, name: fmt.Sprintf("%s%d", strings.NewReplacer(" ", "", ",", "").Replace(p.op.name), p.times)}
+	s := &stage{world: p.world, d: p.d, n: p.n, registry: p.registry, name: fmt.Sprintf("%s%d", strings.NewReplacer(" ", "", ",", "").Replace(p.op.name), p.times)}
 	s.what = fmt.Sprintf("%s, %s killed at step %d", p.op.name, p.victim, k)
 	if p.op.prepare != nil {
 		p.op.prepare(s)

@@ -28,6 +28,7 @@ const (
 type world struct {
 	t      *testing.T
 	daemon *rig.Gantryd
+	host   *rig.Host
 	seed   uint64
 
 	mu     sync.Mutex
@@ -113,7 +114,8 @@ func (w *world) stopWhenEnough(stop func()) {
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, daemon: rig.StartGantryd(t, rig.NewHost(t)), seed: *seed, prey: map[string]bool{}, killed: map[string]int{}}
+	host := rig.NewHost(t)
+	w := &world{t: t, daemon: rig.StartGantryd(t, host), host: host, seed: *seed, prey: map[string]bool{}, killed: map[string]int{}}
 	if w.seed == 0 {
 		w.seed = rand.Uint64()
 	}
