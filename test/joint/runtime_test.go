@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gantryd/gantry/test/rig"
 )
 
@@ -148,7 +150,9 @@ func podman(t *testing.T, host *rig.Host) user {
 }
 
 // removePodmansCgroups removes the groups of conmon, which podman leaves, when
-// the last conmon has ended. Those of other podmans are in use, and stay.
+// the last conmon has ended. Those of other podmans are in use, and stay. Where other
+// software left a directory beside the controllers, podman took it for one, and has
+// files there that are no kernel's.
 func removePodmansCgroups() error {
 	for _, pattern := range []string{"/sys/fs/cgroup/*/libpod_parent/conmon", "/sys/fs/cgroup/*/libpod_parent"} {
 		dirs, err := filepath.Glob(pattern)
@@ -156,6 +160,12 @@ func removePodmansCgroups() error {
 			return err
 		}
 		for _, dir := range dirs {
+			var fs unix.Statfs_t
+			if err := unix.Statfs(dir, &fs); err == nil && fs.Type == unix.TMPFS_MAGIC {
+				if err := os.RemoveAll(dir); err != nil {
+					return err
+				}
+			}
 			if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return err
 			}
