@@ -3,6 +3,7 @@ package lifecycle_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -651,4 +652,39 @@ func TestTheShimsLogReachesOurs(t *testing.T) {
 	ok(w.tasks.Delete(w.ctx, &tasksapi.DeleteTaskRequest{ContainerID: "a"}))(t)
 	ok(w.containers.Delete(w.ctx, &containersapi.DeleteContainerRequest{ID: "a"}))(t)
 	w.nothingLeft(t, "a")
+}
+
+// A shim is killed when its task has been deleted, before it was told to exit.
+func TestAShimThatDiesAfterItsTaskLeavesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.startOurs(t)
+	shim := w.ourShim(t)
+	w.record(t, shim, "a", "exit 0")
+	ok(w.createTask("a"))(t)
+	ok(w.tasks.Start(w.ctx, &tasksapi.StartRequest{ContainerID: "a"}))(t)
+	w.wait(t, "a")
+	// The daemon marks the bundle before it goes on to the shim, and waits there for a
+	// reader of the mark.
+	bundle := filepath.Join(w.state(), "io.containerd.runtime.v2.task", w.ns, "a")
+	socket := strings.TrimPrefix(string(ok(os.ReadFile(filepath.Join(bundle, "address")))(t)), "unix://")
+	mark := filepath.Join(bundle, "deleted")
+	if err := syscall.Mkfifo(mark, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ok(w.tasks.Delete(w.ctx, &tasksapi.DeleteTaskRequest{ContainerID: "a"}))(t)
+	pid := w.shim(t, "a")
+	syscall.Kill(pid, syscall.SIGKILL)
+	eventually(t, "the shim is dead", func() error {
+		if running(uint32(pid)) {
+			return errors.New("it is not")
+		}
+		return nil
+	})
+	reader := ok(os.Open(mark))(t)
+	defer reader.Close()
+	w.nothingLeft(t, "a")
+	if _, err := os.Lstat(socket); err == nil {
+		t.Errorf("left: %s", socket)
+	}
+	ok(w.containers.Delete(w.ctx, &containersapi.DeleteContainerRequest{ID: "a"}))(t)
 }

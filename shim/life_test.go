@@ -390,6 +390,12 @@ func TestAVerbAtTheWrongTimeIsRefused(t *testing.T) {
 		c.delete("")
 		_, err = c.client.Delete(c.context(), &taskv3.DeleteRequest{ID: c.id})
 		c.wantCode(codes.NotFound, err)
+		if _, err := c.client.Shutdown(c.context(), &taskv3.ShutdownRequest{ID: c.id}); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Lstat(c.socket); err == nil {
+			t.Error("Shutdown is answered, and the socket is still there")
+		}
 	})
 }
 

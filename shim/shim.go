@@ -28,7 +28,7 @@ type Config struct {
 	TTRPCAddress string
 	Publisher    string   // program that publishes events where there is no TTRPCAddress
 	Socket       *os.File // listening; owned by the shim
-	SocketPath   string   // removed when the shim ends
+	SocketPath   string   // removed by Shutdown
 	Debug        bool
 }
 
@@ -80,9 +80,6 @@ func (s *Shim) Run() error {
 		return err
 	}
 	s.server.Close(answerGrace)
-	if s.cfg.SocketPath != "" {
-		os.Remove(s.cfg.SocketPath)
-	}
 	s.events.flush(eventGrace)
 	delivered := make(chan struct{})
 	go func() { s.delivered.Wait(); close(delivered) }()

@@ -332,6 +332,12 @@ func (s *Shim) shutdown(_ context.Context, _ *taskapi.ShutdownRequest) (wire.Mes
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.containers) == 0 && s.sandbox == nil {
+		// Before the answer: who has it need not look after the socket, though the shim
+		// be killed now. And once: the next one there is the next shim's.
+		if s.cfg.SocketPath != "" {
+			os.Remove(s.cfg.SocketPath)
+			s.cfg.SocketPath = ""
+		}
 		s.server.Stop()
 	}
 	return nil, nil

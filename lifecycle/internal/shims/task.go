@@ -252,7 +252,13 @@ func (t *Task) shutdown() {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownWait)
 	defer cancel()
 	err := t.call(ctx, "Shutdown", &api.ShutdownRequest{ID: t.ID}, &emptypb.Empty{})
-	if err != nil && !errdefs.IsUnavailable(err) {
+	switch {
+	case errdefs.IsUnavailable(err):
+		// Ours answers before it exits, others may not: it was killed, and its socket is left.
+		if filepath.Base(t.binary) == ownShim {
+			t.cleanUp()
+		}
+	case err != nil:
 		t.table.cfg.Log.Warn("shut shim down", "task", t.ID, "err", err)
 	}
 }
