@@ -32,7 +32,7 @@ test-vm: deps build ## the tests that want cgroup v2 and another kernel, in a vi
 
 SECONDS ?= 60
 torture: deps build ## kill gantryd and shims at random while clients work, for SECONDS (60), and prove that nothing is lost
-	$(GO) test -count 1 -v -timeout 0 -run AnyKill ./test/torture -args -seconds $(SECONDS)
+	$(GO) test -count 1 -v -timeout 0 -run AnyKill ./test/torture -args -seed 0 -seconds $(SECONDS)
 
 torture-steps: deps build ## kill gantryd, and shims, at every step of every operation (an hour); OPERATION=start for some
 	$(GO) test -count 1 -v -timeout 0 -run AnyStep ./test/torture -args -limit 0 -points 0 -operation '$(OPERATION)'
