@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -33,6 +34,7 @@ type images struct {
 	containers *containers
 	stores     image.Stores
 
+	run       string      // names this life of the engine
 	transfers func() bool // says once whether containerd has the Transfer service
 
 	mu    sync.Mutex
@@ -62,6 +64,7 @@ func newImages(_ context.Context, cfg Config, client *ctrd.Client, ev *events, c
 			Images:      imageproxy.New(client.Conn),
 			Flights:     &image.Flights{},
 		},
+		run:   rand.Text(),
 		known: map[string]*loaded{},
 		sizes: map[string]int64{},
 	}

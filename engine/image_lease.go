@@ -12,9 +12,13 @@ import (
 )
 
 const (
-	// leaseTime is how long what a killed engine left half pulled is kept: a pull
-	// that is begun again goes on where it was cut off.
+	// leaseTime is how long what a killed engine left half pulled is kept, unless the
+	// pull is done before: one that is begun again goes on where it was cut off.
 	leaseTime = 24 * time.Hour
+	// pullLabel is on the lease of a pull and names the image, runLabel the life of
+	// an engine that pulls it.
+	pullLabel = "gantry.engine/pull"
+	runLabel  = "gantry.engine/run"
 	// onceLabel is on the leases of what is not taken up again: the next engine
 	// deletes them.
 	onceLabel = "gantry.engine/once"
@@ -26,9 +30,12 @@ func (i *images) lease(ctx context.Context) (leased context.Context, done func()
 	return i.leaseWith(ctx, map[string]string{onceLabel: "true"})
 }
 
-// pullLease is lease for what a pull may take up again.
-func (i *images) pullLease(ctx context.Context) (leased context.Context, done func(), err error) {
-	return i.leaseWith(ctx, map[string]string{"containerd.io/gc.expire": time.Now().Add(leaseTime).UTC().Format(time.RFC3339)})
+// pullLease is lease for a pull of name, which may be taken up again.
+func (i *images) pullLease(ctx context.Context, name string) (leased context.Context, done func(), err error) {
+	return i.leaseWith(ctx, map[string]string{
+		pullLabel: name, runLabel: i.run,
+		"containerd.io/gc.expire": time.Now().Add(leaseTime).UTC().Format(time.RFC3339),
+	})
 }
 
 func (i *images) leaseWith(ctx context.Context, labels map[string]string) (leased context.Context, done func(), err error) {
@@ -44,9 +51,19 @@ func (i *images) leaseWith(ctx context.Context, labels map[string]string) (lease
 	}, nil
 }
 
-// sweepLeases deletes the leases of an engine that was killed.
+// sweepLeases deletes the leases of an engine that was killed, but for those of its
+// pulls.
 func (i *images) sweepLeases(ctx context.Context) error {
-	resp, err := i.ctrd.Leases.List(ctx, &leasesapi.ListRequest{Filters: []string{`labels."` + onceLabel + `"==true`}})
+	return i.deleteLeases(ctx, fmt.Sprintf("labels.%q==true", onceLabel))
+}
+
+// pulled deletes the leases of pulls of name that were cut off: it was pulled now.
+func (i *images) pulled(ctx context.Context, name string) error {
+	return i.deleteLeases(ctx, fmt.Sprintf("labels.%q==%q,labels.%q!=%q", pullLabel, name, runLabel, i.run))
+}
+
+func (i *images) deleteLeases(ctx context.Context, filter string) error {
+	resp, err := i.ctrd.Leases.List(ctx, &leasesapi.ListRequest{Filters: []string{filter}})
 	if err != nil {
 		return fmt.Errorf("list leases: %w", err)
 	}

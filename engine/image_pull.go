@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"net"
 	"net/http"
 	"slices"
@@ -189,12 +190,12 @@ func (i *images) pullTold(ctx context.Context, out *messages, named reference.Na
 // pull fetches named and unpacks it, by whoever can do it best: a containerd with
 // a Transfer service itself, else the same work is done here over its stores.
 func (i *images) pull(ctx context.Context, named reference.Named, platform *ocispec.Platform, auth registryapi.AuthConfig, tell func(image.Progress)) (img image.Image, isNew bool, err error) {
-	ctx, done, err := i.pullLease(ctx)
+	name := named.String()
+	ctx, done, err := i.pullLease(ctx, name)
 	if err != nil {
 		return image.Image{}, false, err
 	}
 	defer done()
-	name := named.String()
 	old, err := i.stores.Images.Get(ctx, name)
 	if err != nil && !errdefs.IsNotFound(err) {
 		return image.Image{}, false, err
@@ -224,7 +225,7 @@ func (i *images) pull(ctx context.Context, named reference.Named, platform *ocis
 		return image.Image{}, false, err
 	}
 	i.tell(eventsapi.ActionPull, reference.FamiliarString(named), reference.FamiliarName(named), r.Image.Config.Labels)
-	return img, old.Target.Digest != img.Target.Digest, i.dropUnnamed(ctx, img.Target.Digest)
+	return img, old.Target.Digest != img.Target.Digest, errors.Join(i.dropUnnamed(ctx, img.Target.Digest), i.pulled(ctx, name))
 }
 
 // hold gives target the name of the nameless, and release takes it off again

@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -64,6 +65,7 @@ type Config struct {
 type Lifecycle struct {
 	cfg          Config
 	uuid         string
+	run          string // names this life of the daemon
 	events       *exchange.Exchange
 	db           *meta.DB
 	shims        *shims.Table
@@ -96,7 +98,7 @@ func New(ctx context.Context, cfg Config) (_ *Lifecycle, err error) {
 			return nil, fmt.Errorf("make directory: %w", err)
 		}
 	}
-	l := &Lifecycle{cfg: cfg, events: &exchange.Exchange{}, streams: newStreams()}
+	l := &Lifecycle{cfg: cfg, run: rand.Text(), events: &exchange.Exchange{}, streams: newStreams()}
 	if l.uuid, err = uuid(filepath.Join(cfg.Root, uuidFile)); err != nil {
 		return nil, err
 	}
@@ -144,6 +146,9 @@ func (l *Lifecycle) openStores(ctx context.Context) (err error) {
 	}
 	if err := l.db.Repair(ctx); err != nil {
 		return errors.Join(fmt.Errorf("repair metadata: %w", err), l.closeStores())
+	}
+	if err := sweepLeases(l.db); err != nil {
+		return errors.Join(fmt.Errorf("delete leases of transfers that were cut off: %w", err), l.closeStores())
 	}
 	return nil
 }
@@ -221,7 +226,7 @@ func (l *Lifecycle) register(g grpc.ServiceRegistrar) {
 	eventsapi.RegisterEventsServer(g, &events{l: l})
 	diffapi.RegisterDiffServer(g, &diffs{db: l.db})
 	streamingapi.RegisterStreamingServer(g, l.streams)
-	transferapi.RegisterTransferServer(g, &transfers{db: l.db, streams: l.streams, insecure: l.cfg.InsecureRegistries})
+	transferapi.RegisterTransferServer(g, &transfers{db: l.db, run: l.run, streams: l.streams, insecure: l.cfg.InsecureRegistries})
 	introspectionapi.RegisterIntrospectionServer(g, &introspection{l: l})
 	versionapi.RegisterVersionServer(g, versions{})
 	sandboxapi.RegisterStoreServer(g, &sandboxStore{db: l.db})

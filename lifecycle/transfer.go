@@ -25,12 +25,23 @@ type transfers struct {
 	api.UnimplementedTransferServer
 	db       *meta.DB
 	streams  *streams
+	run      string // names this life of the daemon
 	insecure []string
 	flights  image.Flights // transfers at the same time unpack a layer once
 }
 
-// leaseAge is how long what a transfer made is kept if we die during it.
-const leaseAge = 24 * time.Hour
+const (
+	// leaseAge is how long what a pull made is kept if we die during it, unless the
+	// pull is done before: one that is begun again goes on where it was cut off.
+	leaseAge = 24 * time.Hour
+	// pullLabel is on the lease of a pull and has its reference, runLabel the life of a
+	// daemon that pulls it.
+	pullLabel = "gantry.lifecycle/pull"
+	runLabel  = "gantry.lifecycle/run"
+	// onceLabel is on the leases of other transfers, which are not taken up again: the
+	// next daemon deletes them.
+	onceLabel = "gantry.lifecycle/once"
+)
 
 func (t *transfers) Transfer(ctx context.Context, r *api.TransferRequest) (_ *emptypb.Empty, err error) {
 	s, err := scopeOf(ctx)
@@ -50,7 +61,7 @@ func (t *transfers) Transfer(ctx context.Context, r *api.TransferRequest) (_ *em
 		return nil, err
 	}
 	defer p.close()
-	s, release, err := t.hold(s)
+	s, release, err := t.hold(s, src)
 	if err != nil {
 		return nil, err
 	}
@@ -86,17 +97,56 @@ func (t *transfers) transfer(ctx context.Context, s meta.Scope, src, dst any, p 
 }
 
 // hold makes a lease for a request that came without one.
-func (t *transfers) hold(s meta.Scope) (_ meta.Scope, release func() error, err error) {
+func (t *transfers) hold(s meta.Scope, src any) (_ meta.Scope, release func() error, err error) {
 	if s.Lease != "" {
 		return s, func() error { return nil }, nil
 	}
+	labels := map[string]string{"containerd.io/gc.expire": time.Now().Add(leaseAge).Format(time.RFC3339)}
+	if registry, ok := src.(*transfertypes.OCIRegistry); ok {
+		labels[pullLabel], labels[runLabel] = registry.Reference, t.run
+	} else {
+		labels[onceLabel] = "true"
+	}
 	leases := t.db.Leases(s.Namespace)
-	l, err := leases.Create("", map[string]string{"containerd.io/gc.expire": time.Now().Add(leaseAge).Format(time.RFC3339)})
+	l, err := leases.Create("", labels)
 	if err != nil {
 		return s, nil, err
 	}
 	s.Lease = l.ID
 	return s, func() error { return leases.Delete(l.ID) }, nil
+}
+
+// pulled deletes the leases of pulls of ref that were cut off: it was pulled now.
+func (t *transfers) pulled(ns, ref string) error {
+	return deleteLeases(t.db.Leases(ns), fmt.Sprintf("labels.%q==%q,labels.%q!=%q", pullLabel, ref, runLabel, t.run))
+}
+
+// sweepLeases deletes the leases of transfers that a predecessor died in, but for
+// those of pulls.
+func sweepLeases(db *meta.DB) error {
+	all, err := db.Namespaces().List()
+	if err != nil {
+		return err
+	}
+	for _, ns := range all {
+		if err := deleteLeases(db.Leases(ns.Name), fmt.Sprintf("labels.%q==true", onceLabel)); err != nil {
+			return fmt.Errorf("namespace %s: %w", ns.Name, err)
+		}
+	}
+	return nil
+}
+
+func deleteLeases(leases meta.Leases, filter string) error {
+	all, err := leases.List(filter)
+	if err != nil {
+		return err
+	}
+	for _, l := range all {
+		if err := leases.Delete(l.ID); err != nil && !errdefs.IsNotFound(err) {
+			return err
+		}
+	}
+	return nil
 }
 
 // stores is where the images of a scope are, unpacked by the snapshotter named.

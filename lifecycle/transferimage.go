@@ -45,7 +45,7 @@ func (t *transfers) pull(ctx context.Context, s meta.Scope, src *transfertypes.O
 		return err
 	}
 	p.status("Completed pull from OCI Registry (%s)", src.Reference)
-	return nil
+	return t.pulled(s.Namespace, src.Reference)
 }
 
 // push is image store to registry.
