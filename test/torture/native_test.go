@@ -20,6 +20,7 @@ import (
 	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	transferapi "github.com/containerd/containerd/api/services/transfer/v1"
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/containerd/api/types/task"
 	"github.com/opencontainers/go-digest"
@@ -54,6 +55,7 @@ type native struct {
 	leases     leasesapi.LeasesClient
 	snapshots  snapshotsapi.SnapshotsClient
 	tasks      tasksapi.TasksClient
+	transfer   transferapi.TransferClient
 }
 
 func newNative(w *world, n int) *native {
@@ -71,7 +73,7 @@ func newNative(w *world, n int) *native {
 		world: w, n: n, rand: w.rand(1000 + n), facts: map[string]*mind{},
 		containers: containersapi.NewContainersClient(conn), content: contentapi.NewContentClient(conn), diff: diffapi.NewDiffClient(conn),
 		images: imagesapi.NewImagesClient(conn), leases: leasesapi.NewLeasesClient(conn), snapshots: snapshotsapi.NewSnapshotsClient(conn),
-		tasks: tasksapi.NewTasksClient(conn),
+		tasks: tasksapi.NewTasksClient(conn), transfer: transferapi.NewTransferClient(conn),
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gantryd/gantry/test/rig"
@@ -205,15 +207,21 @@ var dockerOperations = []operation{
 		},
 	},
 	{
-		name: "push", prepare: func(s *stage) {
-			s.must("load", s.load())
-			s.must("tag", s.post("/images/"+s.name+":latest/tag?repo="+s.registry.Addr+"/"+s.name+"&tag=latest", nil))
+		name: "pull", prepare: (*stage).pushed,
+		do: (*stage).pull,
+		again: func(s *stage, err error) {
+			if err != nil {
+				s.must("pull again", s.pull())
+			}
+			s.makesContainers(s.registry.Addr + "/" + s.name)
 		},
+	},
+	{
+		name: "push", prepare: (*stage).tagged,
 		do: (*stage).push,
 		again: func(s *stage, err error) {
 			s.must("push again", s.push())
-			s.must("remove image", s.delete("/images/"+s.registry.Addr+"/"+s.name+":latest"))
-			s.must("remove image", s.delete("/images/"+s.name+":latest"))
+			s.removeTagged()
 			s.must("pull", s.pull())
 			s.makesContainers(s.registry.Addr + "/" + s.name)
 		},
@@ -481,6 +489,30 @@ func (s *stage) load() error {
 		return fmt.Errorf("load was cut off: %q", out)
 	}
 	return nil
+}
+
+// tagged loads an image that can be pushed, removeTagged removes it.
+func (s *stage) tagged() {
+	s.must("load", s.load())
+	s.must("tag", s.post("/images/"+s.name+":latest/tag?repo="+s.registry.Addr+"/"+s.name+"&tag=latest", nil))
+}
+
+func (s *stage) removeTagged() {
+	s.must("remove image", s.delete("/images/"+s.registry.Addr+"/"+s.name+":latest"))
+	s.must("remove image", s.delete("/images/"+s.name+":latest"))
+}
+
+// pushed leaves an image in the registry alone.
+func (s *stage) pushed() {
+	s.tagged()
+	s.must("push", s.push())
+	var is struct {
+		RootFS struct{ Layers []digest.Digest }
+	}
+	s.must("inspect", s.d.sure("GET", "/images/"+s.name+":latest/json", nil, &is))
+	s.chain = identity.ChainID(is.RootFS.Layers).String()
+	s.removeTagged()
+	collect(s.t, s.n)
 }
 
 func (s *stage) push() error {

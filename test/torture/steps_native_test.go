@@ -12,6 +12,9 @@ import (
 	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	transferapi "github.com/containerd/containerd/api/services/transfer/v1"
+	transfertypes "github.com/containerd/containerd/api/types/transfer"
+	"github.com/containerd/typeurl/v2"
 	"github.com/opencontainers/go-digest"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -146,6 +149,18 @@ var nativeOperations = []operation{
 		},
 	},
 	{
+		name: "transfer from a registry", prepare: (*stage).pushed,
+		do: (*stage).transferHere,
+		again: func(s *stage, err error) {
+			if err != nil {
+				s.fine("transfer again", s.transferHere())
+			}
+			s.makesTasks(s.chain)
+			_, err = s.n.images.Delete(in(ours), &imagesapi.DeleteImageRequest{Name: s.registry.Addr + "/" + s.name + ":latest"})
+			s.fine("remove image", err)
+		},
+	},
+	{
 		name: "create of an image", prepare: func(s *stage) { s.lease(); s.fine("write", s.ingest()) },
 		do: (*stage).image,
 		again: func(s *stage, err error) {
@@ -214,6 +229,20 @@ func (s *stage) unpack() error {
 	if status.Code(err) == codes.AlreadyExists { // another try got there first
 		_, rerr := s.n.snapshots.Remove(ctx, &snapshotsapi.RemoveSnapshotRequest{Snapshotter: "overlayfs", Key: key})
 		s.fine("remove the second copy", rerr)
+	}
+	return err
+}
+
+// transferHere pulls the image that is in the registry, without a lease.
+func (s *stage) transferHere() error {
+	ref := s.registry.Addr + "/" + s.name + ":latest"
+	from, err := typeurl.MarshalAnyToProto(&transfertypes.OCIRegistry{Reference: ref})
+	if err != nil {
+		return err
+	}
+	to, err := typeurl.MarshalAnyToProto(&transfertypes.ImageStore{Name: ref, Unpacks: []*transfertypes.UnpackConfiguration{{Snapshotter: "overlayfs"}}})
+	if err == nil {
+		_, err = s.n.transfer.Transfer(in(ours), &transferapi.TransferRequest{Source: from, Destination: to})
 	}
 	return err
 }

@@ -50,6 +50,7 @@ type stage struct {
 	// registry is on the daemon's host.
 	registry *rig.Registry
 	name     string // of whatever it makes
+	chain    string // the snapshot of the image that is in the registry
 	what     string // which operation, and where it was cut off
 	// killed says that a shim was killed in it.
 	killed bool
