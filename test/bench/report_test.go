@@ -80,9 +80,9 @@ func judge(value, must, aim float64) string {
 // row writes one line of the chapters.
 func (r *report) row(format string, args ...any) { fmt.Fprintf(&r.text, format+"\n", args...) }
 
-func (r *report) write(tb testing.TB, file string, took time.Duration) {
-	tb.Helper()
-	text := fmt.Sprintf(`# Benchmarks
+// page is docs/benchmarks.md.
+func (r *report) page(took time.Duration) string {
+	return fmt.Sprintf(`# Benchmarks
 
 Written by `+"`make bench`"+` on %s, in %d minutes. Every contender of a chapter runs in turn, A B C A B C, and the
 medians are compared: read the ratios, absolute times belong to this machine and this hour. CPU is that of the command,
@@ -95,13 +95,6 @@ What the kernel does on its own threads, such as taking a network namespace down
 | | against | ours | theirs | ratio | Must | Aim | |
 | --- | --- | --: | --: | --: | --: | --: | --- |
 %s%s`, time.Now().UTC().Format("2006-01-02"), int(took.Minutes()+0.5), r.machine, r.budget.String(), r.text.String())
-	if file == "" {
-		fmt.Print("\n", text)
-		return
-	}
-	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-		tb.Fatal(err)
-	}
 }
 
 // describe says what the figures belong to; the cgroup mounts as they are before
