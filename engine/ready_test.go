@@ -3,14 +3,18 @@ package engine
 import (
 	"archive/tar"
 	"bytes"
+	"fmt"
 	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
 
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/containerd/api/types/task"
 	"github.com/moby/moby/api/types/container"
 	dockernet "github.com/moby/moby/api/types/network"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 )
 
 // warm has the engine know the layers of the image: what is created from now on has
@@ -87,4 +91,34 @@ func (r *rig) specOf(id string) string {
 	resp, err := r.ctrd.Containers.Get(r.t.Context(), &containersapi.GetContainerRequest{ID: id})
 	check(r.t, err)
 	return string(resp.Container.Spec.GetValue())
+}
+
+func TestAContainerThatACommitHeldIsNotShownAsPaused(t *testing.T) {
+	r := newRig(t)
+	id := r.run("aa", "sleep 1000", &container.HostConfig{NetworkMode: "none"})
+	r.kill()
+	resp, err := r.ctrd.Containers.Get(t.Context(), &containersapi.GetContainerRequest{ID: id})
+	check(t, err)
+	rec, err := parseRecord(resp.Container.Extensions[recordKey])
+	check(t, err)
+	rec.State.Held = true // as a commit leaves it that is killed
+	resp.Container.Extensions[recordKey], err = rec.any()
+	check(t, err)
+	_, err = r.ctrd.Containers.Update(t.Context(), &containersapi.UpdateContainerRequest{
+		Container: resp.Container, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"extensions." + recordKey}},
+	})
+	check(t, err)
+	_, err = r.ctrd.Tasks.Pause(t.Context(), &tasksapi.PauseTaskRequest{ContainerID: id})
+	check(t, err)
+	r.start()
+	if s := r.inspect(id).State; !s.Running || s.Paused {
+		t.Errorf("after the restart: %+v", s)
+	}
+	r.eventually(func() error {
+		got, err := r.ctrd.Tasks.Get(t.Context(), &tasksapi.GetRequest{ContainerID: id})
+		if err == nil && got.Process.Status != task.Status_RUNNING {
+			err = fmt.Errorf("the task is %s", got.Process.Status)
+		}
+		return err
+	})
 }

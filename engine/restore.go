@@ -257,7 +257,7 @@ func (c *containers) adoptRun(k *ctr, t *task.Process) *run {
 	}
 	if t != nil {
 		r.pid = int(t.Pid)
-		s.Paused = t.Status == task.Status_PAUSED || t.Status == task.Status_PAUSING
+		s.Paused = !s.Held && (t.Status == task.Status_PAUSED || t.Status == task.Status_PAUSING)
 	}
 	k.run = r
 	return r
@@ -267,9 +267,8 @@ func (c *containers) adoptRun(k *ctr, t *task.Process) *run {
 func (c *containers) endHold(ctx context.Context, k *ctr) {
 	if err := c.letGo(ctx, k); err != nil {
 		c.cfg.Log.Warn("container is left paused", "container", k.id, "err", err)
-		return
+		k.edit(func(r *record) { r.State.Paused = true })
 	}
-	k.edit(func(r *record) { r.State.Paused = false })
 }
 
 // finishRemoval ends what a removal, or a start of a container that is removed at

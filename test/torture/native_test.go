@@ -33,6 +33,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/gantryd/gantry/test/rig"
 )
@@ -416,7 +417,9 @@ func (c *native) endTask(name string) {
 		}
 		return err == nil
 	}
-	_, err := c.tasks.Kill(in(ours), &tasksapi.KillRequest{ContainerID: name, Signal: 9})
+	_, err := again(func() (*emptypb.Empty, error) { // what was not killed may never end
+		return c.tasks.Kill(in(ours), &tasksapi.KillRequest{ContainerID: name, Signal: 9})
+	})
 	if m.may["running"] || m.may["created"] {
 		m.mayEnd(exited(137))
 	}
