@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryd/gantry/internal/mount"
+	"github.com/gantryd/gantry/internal/wire"
 	"github.com/gantryd/gantry/shim/internal/taskapi"
 	"github.com/gantryd/gantry/shim/internal/ttrpc"
-	"github.com/gantryd/gantry/shim/internal/wire"
 )
 
 // killedStatus is the exit status of a container whose shim was gone before it:

@@ -8,9 +8,9 @@ import (
 	"os/exec"
 
 	"github.com/gantryd/gantry/internal/version"
+	"github.com/gantryd/gantry/internal/wire"
 	"github.com/gantryd/gantry/ociruntime"
 	"github.com/gantryd/gantry/shim/internal/taskapi"
-	"github.com/gantryd/gantry/shim/internal/wire"
 )
 
 // info answers a RuntimeRequest with RuntimeInfo (containerd/api, types/introspection.proto).

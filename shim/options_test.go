@@ -7,8 +7,8 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/gantryd/gantry/internal/wire"
 	"github.com/gantryd/gantry/shim/internal/taskapi"
-	"github.com/gantryd/gantry/shim/internal/wire"
 )
 
 func TestOptionsHaveTwoForms(t *testing.T) {

@@ -10,9 +10,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gantryd/gantry/internal/wire"
 	"github.com/gantryd/gantry/shim/internal/taskapi"
 	"github.com/gantryd/gantry/shim/internal/ttrpc"
-	"github.com/gantryd/gantry/shim/internal/wire"
 )
 
 // maxEvents bounds the events that wait for a daemon which is away. Beyond it the

@@ -17,9 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryd/gantry/internal/errs"
+	"github.com/gantryd/gantry/internal/wire"
 	"github.com/gantryd/gantry/shim/internal/taskapi"
 	"github.com/gantryd/gantry/shim/internal/ttrpc"
-	"github.com/gantryd/gantry/shim/internal/wire"
 )
 
 // sandboxV1 is the service by which a daemon makes the shim a pod's before the

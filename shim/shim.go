@@ -14,8 +14,8 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/gantryd/gantry/internal/wire"
 	"github.com/gantryd/gantry/shim/internal/ttrpc"
-	"github.com/gantryd/gantry/shim/internal/wire"
 )
 
 // Config is what `start` tells the shim that it leaves behind.

@@ -22,8 +22,8 @@ import (
 	"github.com/gantryd/gantry/internal/atomicfile"
 	"github.com/gantryd/gantry/internal/errs"
 	"github.com/gantryd/gantry/internal/slack"
+	"github.com/gantryd/gantry/internal/wire"
 	"github.com/gantryd/gantry/shim/internal/taskapi"
-	"github.com/gantryd/gantry/shim/internal/wire"
 )
 
 // start leaves a shim behind that listens already, and prints its address:

@@ -9,9 +9,9 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/gantryd/gantry/api/journey"
+	"github.com/gantryd/gantry/internal/wire"
 	"github.com/gantryd/gantry/shim/internal/taskapi"
 	"github.com/gantryd/gantry/shim/internal/ttrpc"
-	"github.com/gantryd/gantry/shim/internal/wire"
 )
 
 // The two names of the Task service; their methods are the same.

@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/gantryd/gantry/shim/internal/wire"
+	"github.com/gantryd/gantry/internal/wire"
 )
 
 // group is the directory of one cgroup; empty where the controller is not there,

@@ -13,8 +13,8 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryd/gantry/internal/wire"
 	"github.com/gantryd/gantry/shim/internal/taskapi"
-	"github.com/gantryd/gantry/shim/internal/wire"
 )
 
 // Type URLs of the two messages.

@@ -4,7 +4,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/gantryd/gantry/shim/internal/wire"
+	"github.com/gantryd/gantry/internal/wire"
 )
 
 // groups are the directories of the cgroups of one container, by controller.

@@ -4,7 +4,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/gantryd/gantry/shim/internal/wire"
+	"github.com/gantryd/gantry/internal/wire"
 )
 
 // v2 is io.containerd.cgroups.v2.Metrics.

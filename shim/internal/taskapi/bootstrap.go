@@ -1,6 +1,6 @@
 package taskapi
 
-import "github.com/gantryd/gantry/shim/internal/wire"
+import "github.com/gantryd/gantry/internal/wire"
 
 // BootstrapParams is what containerd 2.3 and later write to the stdin of `start`.
 type BootstrapParams struct {

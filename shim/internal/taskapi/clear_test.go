@@ -3,7 +3,7 @@ package taskapi_test
 import (
 	"reflect"
 
-	"github.com/gantryd/gantry/shim/internal/wire"
+	"github.com/gantryd/gantry/internal/wire"
 )
 
 // clearMessage sets *m to its zero value.

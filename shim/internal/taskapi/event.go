@@ -1,6 +1,6 @@
 package taskapi
 
-import "github.com/gantryd/gantry/shim/internal/wire"
+import "github.com/gantryd/gantry/internal/wire"
 
 // Event is a message that has a topic; its type URL is its name in containerd/api.
 type Event interface {

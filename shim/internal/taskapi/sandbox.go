@@ -1,6 +1,6 @@
 package taskapi
 
-import "github.com/gantryd/gantry/shim/internal/wire"
+import "github.com/gantryd/gantry/internal/wire"
 
 // CreateSandboxRequest makes the sandbox of a pod.
 type CreateSandboxRequest struct {

@@ -9,7 +9,7 @@ package taskapi
 import (
 	"time"
 
-	"github.com/gantryd/gantry/shim/internal/wire"
+	"github.com/gantryd/gantry/internal/wire"
 )
 
 // Any is google.protobuf.Any: an encoded message and the name of its type.

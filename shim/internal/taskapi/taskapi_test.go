@@ -16,8 +16,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/gantryd/gantry/internal/wire"
 	"github.com/gantryd/gantry/shim/internal/taskapi"
-	"github.com/gantryd/gantry/shim/internal/wire"
 )
 
 // same has each of our messages and the generated ones that it stands for. Of

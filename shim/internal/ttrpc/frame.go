@@ -14,7 +14,7 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/gantryd/gantry/shim/internal/wire"
+	"github.com/gantryd/gantry/internal/wire"
 )
 
 const (

@@ -11,8 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryd/gantry/internal/wire"
 	"github.com/gantryd/gantry/shim/internal/stream"
-	"github.com/gantryd/gantry/shim/internal/wire"
 )
 
 // Call is one request.

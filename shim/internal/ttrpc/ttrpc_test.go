@@ -19,8 +19,8 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/gantryd/gantry/api/stdio"
+	"github.com/gantryd/gantry/internal/wire"
 	"github.com/gantryd/gantry/shim/internal/taskapi"
-	"github.com/gantryd/gantry/shim/internal/wire"
 )
 
 const service = "containerd.task.v3.Task"

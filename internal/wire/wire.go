@@ -1,4 +1,4 @@
-// Package wire is the protobuf wire format in as few lines as the shim needs.
+// Package wire is the protobuf wire format in as few lines as a small program needs.
 //
 // A message lists its fields once, in a method Fields, and that one list serves
 // both directions: a Codec that encodes appends every field that is not zero, a
@@ -6,7 +6,7 @@
 // own. Unknown fields are skipped (protobuf.dev, "Encoding").
 //
 // The generated code of the same messages brings gRPC and reflection with it,
-// which would be most of the shim's memory and of its start-up time.
+// which would be most of a small program's memory and of its start-up time.
 package wire
 
 import (
@@ -178,6 +178,16 @@ func Uint[T ~uint32 | ~uint64 | ~int32 | ~int64](c *Codec, num int, p *T) {
 		c.tag(num, varint)
 		c.out = binary.AppendUvarint(c.out, uint64(int64(*p)))
 	}
+}
+
+// Required is a number of proto2 that must be there, zero as well.
+func Required[T ~uint32 | ~uint64 | ~int32 | ~int64](c *Codec, num int, p *T) {
+	if !c.decode && *p == 0 {
+		c.tag(num, varint)
+		c.out = append(c.out, 0)
+		return
+	}
+	Uint(c, num, p)
 }
 
 // Uints is a repeated number: packed when encoded, either form when decoded.

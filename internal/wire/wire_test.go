@@ -57,3 +57,17 @@ func FuzzUnmarshal(f *testing.F) {
 		}
 	})
 }
+
+type required struct{ n int32 }
+
+func (m *required) Fields(c *Codec) { Required(c, 1, &m.n) }
+
+func TestARequiredNumberIsThereWhereItIsZero(t *testing.T) {
+	if got := string(Marshal(&required{})); got != "\x08\x00" {
+		t.Errorf("encoded as %q", got)
+	}
+	var m required
+	if err := Unmarshal([]byte("\x08\x07"), &m); err != nil || m.n != 7 {
+		t.Errorf("decoded as %d, %v", m.n, err)
+	}
+}
