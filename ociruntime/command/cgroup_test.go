@@ -220,7 +220,8 @@ func TestUpdateToNothing(t *testing.T) {
 		s.Linux.Resources.Pids = &specs.LinuxPids{Limit: &most}
 		s.Linux.Resources.CPU = &specs.LinuxCPU{Period: &period, Quota: &quota}
 		s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit}
-		if _, err := os.Stat("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes"); err == nil {
+		_, v1 := os.Stat("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes")
+		if _, v2 := os.Stat("/sys/fs/cgroup/cgroup.controllers"); v1 == nil || v2 == nil {
 			s.Linux.Resources.Memory.Swap = &swap
 		}
 	}), "x")
@@ -237,6 +238,11 @@ func TestUpdateToNothing(t *testing.T) {
 	r.must(t, "update", "--memory", "-1", "x")
 	if got := value("memory", "memory.limit_in_bytes", "memory.max"); got == fmt.Sprint(limit) {
 		t.Errorf("the limit of memory is %s still", got)
+	}
+	if spec.Linux.Resources.Memory.Swap != nil {
+		if got := value("memory", "memory.memsw.limit_in_bytes", "memory.swap.max"); got == fmt.Sprint(swap) || got == fmt.Sprint(swap-limit) {
+			t.Errorf("the limit of swap is %s still", got)
+		}
 	}
 	r.must(t, "update", "--pids-limit", "0", "x")
 	if got := value("pids", "pids.max"); got != "1" {

@@ -90,16 +90,22 @@ func loadDeviceProgram(code []byte) (int, error) {
 //go:noinline
 func keepAlive(...[]byte) {}
 
+// union bpf_attr for BPF_PROG_QUERY, whole: Linux 6.17 to 7.1 writes revision
+// whatever size it is told.
+type progQuery struct {
+	target, kind, queryFlags, attachFlags uint32
+	ids                                   uint64
+	count, _                              uint32
+	progAttachFlags                       uint64
+	linkIDs, linkAttachFlags              uint64
+	revision                              uint64
+}
+
 // attachedDevicePrograms are the ids of the programs of the group itself.
 func attachedDevicePrograms(group int) ([]uint32, error) {
 	const most = 64 // as the kernel
 	ids := make([]uint32, most)
-	attr := struct {
-		target, kind, queryFlags, attachFlags uint32
-		ids                                   uint64
-		count                                 uint32
-		_                                     uint32
-	}{target: uint32(group), kind: unix.BPF_CGROUP_DEVICE, ids: uint64(uintptr(unsafe.Pointer(&ids[0]))), count: most}
+	attr := progQuery{target: uint32(group), kind: unix.BPF_CGROUP_DEVICE, ids: uint64(uintptr(unsafe.Pointer(&ids[0]))), count: most}
 	_, err := bpf(unix.BPF_PROG_QUERY, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
 	return ids[:attr.count%(most+1)], err
 }

@@ -8,9 +8,18 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
+
+// Linux 6.17 writes the last field of a query, however long the query is said to be.
+func TestAQueryHasRoomForAllThatTheKernelWrites(t *testing.T) {
+	const size = 64 // of union bpf_attr's query since Linux 6.6 (linux/bpf.h)
+	if got := unsafe.Sizeof(progQuery{}); got != size {
+		t.Errorf("it has %d bytes, the kernel's %d", got, size)
+	}
+}
 
 // The kernel itself says what a device program allows: a shell in the group
 // tries.

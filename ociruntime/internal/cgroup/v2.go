@@ -52,10 +52,10 @@ func (l *list) memoryV2(m *specs.LinuxMemory) error {
 	if m == nil {
 		return nil
 	}
-	if m.Swap != nil && *m.Swap != 0 {
-		swap := "max"
+	if m.Swap != nil && *m.Swap != 0 || m.Limit != nil && *m.Limit == -1 {
+		swap := "max" // which no limit of memory means for swap, too
 		switch {
-		case *m.Swap == -1:
+		case m.Swap == nil, *m.Swap == 0, *m.Swap == -1:
 		case m.Limit == nil || *m.Limit == 0 || *m.Limit == -1:
 			return fmt.Errorf("linux.resources.memory.swap: %d without a memory limit says nothing on cgroup v2", *m.Swap)
 		case *m.Swap < *m.Limit:

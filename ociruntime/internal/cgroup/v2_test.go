@@ -1,6 +1,25 @@
 package cgroup
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+func TestNoLimitOfMemoryIsNoneOfSwap(t *testing.T) {
+	none := int64(-1)
+	got, err := settingsV2(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &none}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]string{}
+	for _, s := range got {
+		values[s.file] = s.value
+	}
+	if values["memory.max"] != "max" || values["memory.swap.max"] != "max" {
+		t.Errorf("%v", values)
+	}
+}
 
 func TestSharesBecomeAWeight(t *testing.T) {
 	for _, c := range []struct {
