@@ -113,6 +113,7 @@ const (
 	statusReady      = 2 // only the user's program is missing
 	statusForked     = 3 // another process goes on; its id follows
 	statusListener   = 4 // the seccomp filter notifies; its descriptor follows
+	statusTree       = 5 // the ids of a mount are to be mapped; its descriptor follows
 )
 
 // begin opens what lives as long as the table.

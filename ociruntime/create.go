@@ -232,6 +232,7 @@ func (c *Container) launch(ctx context.Context, o CreateOptions) (err error) {
 // see waits for the child, step by step, and does meanwhile what it waits for.
 func (c *Container) see(ctx context.Context, child *child, t *talk) error {
 	defer t.cancelWith(ctx)()
+	child.goOn = t.goOn
 	if waitsForParent(c.spec) {
 		if err := child.await(t.status, statusNamespaces); err != nil {
 			return err

@@ -30,7 +30,7 @@ func bundleFacts(spec *specs.Spec, bundle string) (Facts, error) {
 	}
 	defer unix.Close(root)
 	for i, m := range spec.Mounts {
-		if err := f.mountFacts(root, m); err != nil {
+		if err := f.mountFacts(root, m, spec.Mounts[:i]); err != nil {
 			return f, fmt.Errorf("mounts[%d] on %s: %w", i, m.Destination, err)
 		}
 	}
@@ -46,12 +46,12 @@ func bundleFacts(spec *specs.Spec, bundle string) (Facts, error) {
 // filesystem is not mounted.
 func noSELinux() bool { return unix.Access("/sys/fs/selinux/enforce", unix.F_OK) != nil }
 
-func (f *Facts) mountFacts(root int, m specs.Mount) error {
+func (f *Facts) mountFacts(root int, m specs.Mount, earlier []specs.Mount) error {
 	o, err := parseMountOptions(m)
 	if err != nil {
 		return err
 	}
-	dest := path.Clean("/" + m.Destination)
+	dest := inRootfs(f.Rootfs, m.Destination)
 	if resolveFor(dest) == 0 {
 		if to, err := settle(root, dest); err != nil {
 			return err
@@ -59,11 +59,7 @@ func (f *Facts) mountFacts(root int, m specs.Mount) error {
 			f.Moved[dest] = to
 		}
 	}
-	if o.bind && !o.remount {
-		src := m.Source
-		if !filepath.IsAbs(src) {
-			src = filepath.Join(f.Bundle, src)
-		}
+	if src := bindSource(f.Bundle, m); o.bind && !o.remount && !broughtBy(earlier, f.Rootfs, src) {
 		fi, err := os.Stat(src)
 		if err != nil {
 			return fmt.Errorf("mount source: %w", err)

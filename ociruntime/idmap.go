@@ -58,6 +58,21 @@ func (im *idmap) apply(fd int) error {
 	return unix.MountSetattr(fd, "", flags, &attr)
 }
 
+// mapTree maps the ids of the next of the plan's trees, which is the child's fd.
+func (c *child) mapTree(fd int) error {
+	f := c.plan.toMap[0]
+	c.plan.toMap = c.plan.toMap[1:]
+	tree, err := unix.PidfdGetfd(int(c.pidfd.Fd()), fd, 0)
+	if err != nil {
+		return fmt.Errorf("%s: map the ids of %s: pidfd_getfd: %w", f.Name, f.Path, err)
+	}
+	defer unix.Close(tree)
+	if err := f.IDMap.apply(tree); err != nil {
+		return fmt.Errorf("%s: map the ids of %s: %w", f.Name, f.Path, err)
+	}
+	return c.goOn()
+}
+
 // userNamespace makes a user namespace with a mapping: a child is born in it,
 // and stopped before it runs anything.
 func userNamespace(uids, gids []specs.LinuxIDMapping) (*os.File, error) {

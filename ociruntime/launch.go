@@ -38,6 +38,7 @@ type child struct {
 	plan  *Plan
 	forks bool                     // the plan does, and we do not follow yet
 	heard func(listener int) error // has the seccomp agent told
+	goOn  func() error             // lets the child go on
 	reap  func(pid int) (syscall.WaitStatus, error)
 }
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -71,7 +70,7 @@ func (c *compiler) mount(m specs.Mount, earlier []specs.Mount) error {
 	case o.remount:
 		return c.remount(dest, o)
 	case o.bind:
-		return c.bind(m, o, dest)
+		return c.bind(m, o, dest, earlier)
 	case m.Type == "cgroup" || m.Type == "cgroup2":
 		return c.cgroup(o, dest)
 	}
@@ -81,67 +80,11 @@ func (c *compiler) mount(m specs.Mount, earlier []specs.Mount) error {
 // destination is where in the rootfs a mount goes, without the slash. Its
 // symlinks are followed by the kernel, inside the rootfs.
 func (c *compiler) destination(dest string) string {
-	dest = path.Clean("/" + dest)
+	dest = inRootfs(c.Rootfs, dest)
 	if moved, ok := c.Moved[dest]; ok {
 		dest = moved
 	}
 	return dest
-}
-
-// bind attaches a tree that the parent opened, so that neither the rootfs nor
-// the container's user namespace has a say in what the source is.
-func (c *compiler) bind(m specs.Mount, o mountOptions, dest string) error {
-	src := m.Source
-	if !filepath.IsAbs(src) {
-		src = filepath.Join(c.Bundle, src)
-	}
-	flags := treeFlags
-	if o.recursive {
-		flags |= unix.AT_RECURSIVE
-	}
-	f := File{Name: "mount source", Call: "open_tree", Path: src, Flags: flags}
-	if o.idmap != "" || len(m.UIDMappings) > 0 {
-		im, err := c.mountIDMap(m, o)
-		if err != nil {
-			return err
-		}
-		f.IDMap = im
-	}
-	// A mount made inside takes the propagation that the container's root has.
-	f.Attrs = append(f.Attrs, treeAttr{attr: unix.MountAttr{Propagation: c.rootPropagation()}, recursive: true})
-	if o.flags {
-		f.Attrs = append(f.Attrs, treeAttr{attr: c.bindFlags(o.attr)})
-	}
-	if o.rec.Attr_set|o.rec.Attr_clr != 0 {
-		f.Attrs = append(f.Attrs, treeAttr{attr: o.rec, recursive: true})
-	}
-	f.Attrs = append(f.Attrs, o.propagation...)
-	if i := slices.IndexFunc(o.propagation, func(p treeAttr) bool { return p.attr.Propagation == unix.MS_SHARED }); i >= 0 {
-		// It stays in the host's peer group: that is what "shared" is for.
-		f.Attrs = slices.DeleteFunc(f.Attrs, func(a treeAttr) bool {
-			return a.attr.Propagation == c.rootPropagation() && a.attr.Propagation != unix.MS_SHARED
-		})
-	}
-	tree := c.file(f)
-	c.attach(tree, c.at(dest, !c.NotDir[src], resolveFor(dest)))
-	return nil
-}
-
-// bindFlags are the flags of a bind mount whose options name any: as mount(2) has
-// it, those that they do not name are not set. In a user namespace they stay,
-// for there mount(2) may not take them away; but for nosymfollow.
-func (c *compiler) bindFlags(a unix.MountAttr) unix.MountAttr {
-	clears := uint64(unix.MOUNT_ATTR_NOSYMFOLLOW)
-	if !c.has(specs.UserNamespace) {
-		clears |= unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
-	}
-	a.Attr_clr |= clears &^ a.Attr_set
-	if atime := uint64(unix.MOUNT_ATTR__ATIME); a.Attr_set&unix.MOUNT_ATTR_NODIRATIME != 0 && a.Attr_clr&atime == 0 {
-		a.Attr_clr |= atime // which leaves relatime
-	} else if a.Attr_clr&atime != 0 && a.Attr_set&unix.MOUNT_ATTR_NODIRATIME == 0 {
-		a.Attr_clr |= unix.MOUNT_ATTR_NODIRATIME
-	}
-	return a
 }
 
 // resolveFor refuses links on the way to /proc and /sys, whatever is mounted
@@ -279,6 +222,25 @@ func (c *compiler) remount(dest string, o mountOptions) error {
 // every path inside the rootfs, whatever symlinks it holds and however another
 // process changes them meanwhile (CVE-2021-30465).
 func (c *compiler) at(dest string, dir bool, resolve uint64) Arg {
+	return c.place(dest, resolve, func(parent Arg, name string) {
+		if dir {
+			c.makeDir(parent, name)
+		} else {
+			c.makeFile(parent, name)
+		}
+	})
+}
+
+func (c *compiler) makeDir(parent Arg, name string) *Step {
+	return c.call("mkdirat", parent, str(name), octal(0o755)).fine(unix.EEXIST)
+}
+
+func (c *compiler) makeFile(parent Arg, name string) *Step {
+	return c.call("mknodat", parent, str(name), named(unix.S_IFREG|0o644, "S_IFREG|0644"), num(0)).fine(unix.EEXIST)
+}
+
+// place is at, with what makes the place.
+func (c *compiler) place(dest string, resolve uint64, make func(parent Arg, name string)) Arg {
 	if dest == "/" {
 		return c.root
 	}
@@ -294,12 +256,7 @@ func (c *compiler) at(dest string, dir bool, resolve uint64) Arg {
 	look().goTo(done).orElse(missing, unix.ENOENT)
 	c.mark(missing)
 	c.makeParents(rel)
-	parent, name := c.parent(rel)
-	if dir {
-		c.call("mkdirat", parent, str(name), octal(0o755)).fine(unix.EEXIST)
-	} else {
-		c.call("mknodat", parent, str(name), named(unix.S_IFREG|0o644, "S_IFREG|0644"), num(0)).fine(unix.EEXIST)
-	}
+	make(c.parent(rel))
 	look()
 	c.mark(done)
 	return reg(r)
@@ -310,7 +267,7 @@ func (c *compiler) makeParents(rel string) {
 	parts := strings.Split(rel, "/")
 	for i := 1; i < len(parts); i++ {
 		parent, name := c.parent(strings.Join(parts[:i], "/"))
-		c.call("mkdirat", parent, str(name), octal(0o755)).fine(unix.EEXIST)
+		c.makeDir(parent, name)
 	}
 }
 

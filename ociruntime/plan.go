@@ -23,6 +23,7 @@ type Plan struct {
 	// FirstFD is the number of Files[0]: 3, and one more for each extra file.
 	FirstFD int `json:"firstFd"`
 	regs    int
+	toMap   []File       // trees that the child opens and the parent maps the ids of, in order
 	ambient []uintptr    // capabilities that the child keeps over its first execve
 	cpuMask []byte       // CPUs, as the kernel has it
 	homes   map[Reg]home // registers that live inside a piece of data

@@ -18,6 +18,8 @@ import (
 //
 //	child                                  parent
 //	  │  status: {statusForked, pid}          │  where the plan forks
+//	  │  status: {statusTree, fd} ──────────▶ │  maps the ids of a mount
+//	  │ ◀─────────────────────── start: byte  │
 //	  │  status: {statusNamespaces, 0} ─────▶ │  runs hooks
 //	  │ ◀─────────────────────── start: byte  │
 //	  │  status: {statusListener, fd} ──────▶ │  where the seccomp filter notifies
@@ -196,6 +198,10 @@ func (c *child) await(status io.Reader, word uint64) error {
 			failed, said = c.plan.failure(got, syscall.Errno(value)), true
 		case got == statusForked:
 			if err := c.follow(int(value)); err != nil {
+				return err
+			}
+		case got == statusTree:
+			if err := c.mapTree(int(value)); err != nil {
 				return err
 			}
 		case got == statusListener:
