@@ -30,7 +30,11 @@ func (c *compiler) bind(m specs.Mount, o mountOptions, dest string, earlier []sp
 	// A mount made inside takes the propagation that the container's root has.
 	f.Attrs = append(f.Attrs, treeAttr{attr: unix.MountAttr{Propagation: c.rootPropagation()}, recursive: true})
 	if o.flags {
-		f.Attrs = append(f.Attrs, treeAttr{attr: c.bindFlags(o.attr)})
+		a := c.bindFlags(o.attr)
+		f.Attrs = append(f.Attrs, treeAttr{attr: a})
+		if c.has(specs.UserNamespace) {
+			f.Locked = &a
+		}
 	}
 	if o.rec.Attr_set|o.rec.Attr_clr != 0 {
 		f.Attrs = append(f.Attrs, treeAttr{attr: o.rec, recursive: true})

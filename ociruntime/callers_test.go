@@ -32,14 +32,7 @@ func TestFlagsOfBindMounts(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t)
-			dir := filepath.Join(r.dir, "source")
-			if err := errors.Join(os.Mkdir(dir, 0o755), unix.Mount("tmpfs", dir, "tmpfs", 0, "")); err != nil {
-				t.Fatal(err)
-			}
-			defer unix.Unmount(dir, unix.MNT_DETACH)
-			if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|c.source, ""); err != nil {
-				t.Fatal(err)
-			}
+			dir := boundTmpfs(t, r, c.source)
 			s := dockerSpec(t, "sh", "-c", "grep ' /tmp ' /proc/self/mountinfo | cut -d' ' -f6")
 			if c.userns {
 				withUserNamespace(s)
@@ -48,6 +41,55 @@ func TestFlagsOfBindMounts(t *testing.T) {
 			r.prints(c.want, s)
 		})
 	}
+}
+
+// In a user namespace an option may not take away what the source has.
+func TestFlagsThatAUserNamespaceKeeps(t *testing.T) {
+	for _, c := range []struct {
+		options string
+		source  uintptr
+		refused string
+	}{
+		{"bind,rw", unix.MS_RDONLY, "clear RDONLY"},
+		{"bind,dev,suid,exec", unix.MS_NOSUID | unix.MS_NODEV, "clear NOSUID|NODEV"},
+		{"bind,strictatime", unix.MS_RELATIME, "change access times"},
+		{"bind,nodiratime", unix.MS_RELATIME, "change access times"},
+		{"bind,noatime", unix.MS_NOATIME | unix.MS_NODIRATIME, "change access times"},
+		{"bind,rw,dev", 0, ""},
+		{"bind,relatime", unix.MS_RELATIME, ""},
+		{"bind,noatime", unix.MS_NOATIME, ""},
+		{"bind,strictatime", unix.MS_STRICTATIME, ""},
+		{"bind,ro,exec,atime,diratime", unix.MS_NODEV | unix.MS_NODIRATIME, ""},
+	} {
+		t.Run(c.options, func(t *testing.T) {
+			r := newRig(t)
+			dir := boundTmpfs(t, r, c.source)
+			s := dockerSpec(t, "true")
+			withUserNamespace(s)
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/tmp", Type: "bind", Source: dir, Options: strings.Split(c.options, ",")})
+			_, _, err := r.run(s)
+			switch {
+			case c.refused == "" && err != nil:
+				t.Error(err)
+			case c.refused != "" && (!errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), c.refused+" ")):
+				t.Errorf("%v, want %q", err, c.refused)
+			}
+		})
+	}
+}
+
+// boundTmpfs is a tmpfs with flags of the mount.
+func boundTmpfs(t *testing.T, r *rig, flags uintptr) string {
+	t.Helper()
+	dir := filepath.Join(r.dir, "source")
+	if err := errors.Join(os.Mkdir(dir, 0o755), unix.Mount("tmpfs", dir, "tmpfs", 0, "")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|flags, ""); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // The ids of a user namespace that is joined are read off it, not off config.json.

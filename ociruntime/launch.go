@@ -218,6 +218,9 @@ func (f File) open(dir string) (fd int, err error) {
 		}
 		return fd, f.verify(fd)
 	case "open_tree":
+		if err := f.checkLocked(); err != nil {
+			return -1, err
+		}
 		if fd, err = unix.OpenTree(unix.AT_FDCWD, f.Path, uint(f.Flags)); err != nil {
 			return -1, fmt.Errorf("%s: open_tree %s: %w", f.Name, f.Path, err)
 		}

@@ -45,6 +45,8 @@ type File struct {
 	Flags int        `json:"flags,omitempty"`
 	Attrs []treeAttr `json:"-"` // changes to a tree from open_tree, in order
 	IDMap *idmap     `json:"-"` // and the id mapping it gets
+	// Locked are changes that may take nothing away that a user namespace has to keep.
+	Locked *unix.MountAttr `json:"-"`
 	// What is opened must be this device, and of this filesystem (statfs(2)); 0 is any.
 	Device uint64 `json:"device,omitempty"`
 	Magic  int64  `json:"magic,omitempty"`
