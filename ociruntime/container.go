@@ -1,6 +1,7 @@
 package ociruntime
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -42,22 +43,33 @@ type Container struct {
 
 	mu    sync.Mutex
 	spec  *specs.Spec // read when first wanted
-	trace *trace      // nil without CreateOptions.Trace
+	trace *trace      // nil when nobody wants it
 }
 
-// trace collects what the steps took.
+// trace collects what the steps took, and tells the log.
 type trace struct {
+	log  *slog.Logger
 	mu   sync.Mutex
 	list []Timing
+}
+
+// newTrace is nil unless the timings are to be kept, or told.
+func newTrace(keep bool, log *slog.Logger) *trace {
+	if !keep && !log.Enabled(context.Background(), slog.LevelDebug) {
+		return nil
+	}
+	return &trace{log: log}
 }
 
 func (t *trace) add(part, name, call string, start time.Time) {
 	if t == nil {
 		return
 	}
+	took := time.Since(start)
+	t.log.Debug(part+": "+name, "call", call, "took", took)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.list = append(t.list, Timing{part, name, call, start, time.Since(start)})
+	t.list = append(t.list, Timing{part, name, call, start, took})
 }
 
 // Load finds a container that any process created. errdefs.ErrNotFound when
@@ -86,6 +98,11 @@ func Load(root, id string) (*Container, error) {
 
 // silent is where warnings go that nobody wants.
 var silent = slog.New(slog.DiscardHandler)
+
+// LogTo has warnings and debug messages about what is done from now on written to log.
+func (c *Container) LogTo(log *slog.Logger) {
+	c.log, c.trace = log, newTrace(false, log)
+}
 
 // State says how the container is now.
 func (c *Container) State() (State, error) {

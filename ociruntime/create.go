@@ -68,16 +68,14 @@ func newContainer(o *CreateOptions) (*Container, error) {
 		o.Root = DefaultRoot
 	}
 	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
+		o.Log = silent
 	}
 	var err error
 	if o.Bundle, err = filepath.Abs(o.Bundle); err != nil {
 		return nil, err
 	}
 	c := &Container{ID: o.ID, log: o.Log, reap: o.Reap, spec: o.Spec}
-	if o.Trace {
-		c.trace = &trace{}
-	}
+	c.trace = newTrace(o.Trace, o.Log)
 	if c.spec == nil {
 		if c.spec, err = ReadSpec(o.Bundle); err != nil {
 			return nil, err
@@ -143,6 +141,7 @@ func (c *Container) compile(f Facts) (err error) {
 	start := time.Now()
 	c.plan, err = Compile(c.spec, f)
 	c.trace.add("runtime", "compile the bundle", "", start)
+	c.plan.tell(c.log)
 	return err
 }
 

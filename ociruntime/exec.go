@@ -30,10 +30,7 @@ func (c *Container) Exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 		o.Log = silent
 	}
 	warnOfCapabilities(p.Capabilities, o.Log)
-	var tr *trace
-	if o.Trace {
-		tr = &trace{}
-	}
+	tr := newTrace(o.Trace, o.Log)
 	start := time.Now()
 	spec, err := c.ownSpec()
 	if err != nil {
@@ -44,6 +41,7 @@ func (c *Container) Exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 		return nil, err
 	}
 	tr.add("runtime", "compile the process", "", start)
+	plan.tell(o.Log)
 	t, err := talkByPipes(p.Terminal)
 	if err != nil {
 		return nil, err
@@ -84,6 +82,7 @@ func (c *Container) Exec(ctx context.Context, p *specs.Process, o ExecOptions) (
 	if err != nil {
 		return nil, explain(err, p, c.rec.Rootfs, spec)
 	}
+	o.Log.Debug("the program runs", "container", c.ID, "pid", child.pid)
 	proc := &Process{Pid: child.pid, PidFD: child.pidfd, Console: console}
 	if tr != nil {
 		proc.Trace = tr.list

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -107,17 +108,19 @@ func (c *Container) poststopHooks(ctx context.Context) {
 
 // hookRunner runs hooks: in our namespaces, or in those of the process inside.
 type hookRunner struct {
-	inside *os.File
-	linux  *specs.Linux // of the container inside
-	root   int          // its root, where that is of no mount namespace; or 0
-	dir    string       // where it begins, if that is still there: as with runc the bundle, and inside the rootfs
-	filter bool         // what it runs is held by its seccomp filter
-	reap   func(int) (syscall.WaitStatus, error)
+	inside      *os.File
+	linux       *specs.Linux // of the container inside
+	root        int          // its root, where that is of no mount namespace; or 0
+	dir         string       // where it begins, if that is still there: as with runc the bundle, and inside the rootfs
+	filter      bool         // what it runs is held by its seccomp filter
+	log         *slog.Logger
+	annotations map[string]string // of the container
+	reap        func(int) (syscall.WaitStatus, error)
 }
 
 // hookRunner runs hooks in our own namespaces.
 func (c *Container) hookRunner() hookRunner {
-	return hookRunner{reap: c.reap, dir: c.rec.Bundle}
+	return hookRunner{log: c.log, annotations: c.rec.Annotations, reap: c.reap, dir: c.rec.Bundle}
 }
 
 func (r hookRunner) all(ctx context.Context, kind string, hooks []specs.Hook, st State) error {
@@ -137,6 +140,7 @@ func (r hookRunner) one(ctx context.Context, h specs.Hook, st State) error {
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(*h.Timeout)*time.Second)
 		defer cancel()
 	}
+	r.log.Debug("run hook", "path", h.Path, "args", h.Args)
 	state, err := specjson.Marshal(st)
 	if err != nil {
 		return err
@@ -151,7 +155,17 @@ func (r hookRunner) one(ctx context.Context, h specs.Hook, st State) error {
 		return err
 	}
 	defer said.Close()
-	child, err := r.start(h, st, in, said)
+	stdout, err := r.output(hooksStdout, said)
+	if err != nil {
+		return err
+	}
+	defer stdout.Close()
+	stderr, err := r.output(hooksStderr, said)
+	if err != nil {
+		return err
+	}
+	defer stderr.Close()
+	child, err := r.start(h, st, [3]*os.File{in, stdout, stderr})
 	if err != nil {
 		return fmt.Errorf("run %s: %w", h.Path, err)
 	}
@@ -170,6 +184,21 @@ func (r hookRunner) one(ctx context.Context, h specs.Hook, st State) error {
 	return nil
 }
 
+// output is the file that an annotation names for what hooks print, or said; the
+// caller closes it.
+func (r hookRunner) output(annotation string, said *os.File) (*os.File, error) {
+	name := r.annotations[annotation]
+	if name == "" {
+		fd, err := unix.FcntlInt(said.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		return os.NewFile(uintptr(fd), said.Name()), err
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("annotation %s: %w", annotation, err)
+	}
+	return f, nil
+}
+
 // hookExit is the end of a hook that failed.
 type hookExit struct {
 	code int
@@ -179,14 +208,14 @@ type hookExit struct {
 func (e hookExit) Error() string { return fmt.Sprintf("exit status %d%s", e.code, e.said) }
 
 // start starts the hook. Its plan is short: enter the namespaces, execute.
-func (r hookRunner) start(h specs.Hook, st State, in, said *os.File) (*child, error) {
+func (r hookRunner) start(h specs.Hook, st State, stdio [3]*os.File) (*child, error) {
 	t, err := talkByPipes(false)
 	if err != nil {
 		return nil, err
 	}
 	defer t.close()
 	given := t.theirs
-	c := &compiler{builder: newBuilder(0), linux: r.linux}
+	c := &compiler{builder: newBuilder(0), spec: &specs.Spec{Annotations: r.annotations}, linux: r.linux}
 	c.status, c.start = c.file(File{Name: "status fifo"}), c.file(File{Name: "start fifo"})
 	c.stage("begin a session", "")
 	c.call("setsid").fine(unix.EPERM)
@@ -221,7 +250,7 @@ func (r hookRunner) start(h specs.Hook, st State, in, said *os.File) (*child, er
 		h.Env = os.Environ() // as with other runtimes: one without an env has its starter's
 	}
 	c.call("execve", str(h.Path), strs(args), strs(h.Env))
-	l := &launch{plan: c.finish(), stdio: [3]*os.File{in, said, said}, given: given, cgroup: -1, reap: r.reap}
+	l := &launch{plan: c.finish(), stdio: stdio, given: given, cgroup: -1, reap: r.reap}
 	child, err := l.run()
 	delete(given, "container") // they are not ours to close
 	delete(given, containerRoot)

@@ -245,9 +245,14 @@ func (c *compiler) enterAgain() {
 	}
 }
 
-// keepGroups is the annotation by which podman has the caller's supplementary
-// groups kept (--group-add keep-groups), as crun knows it.
-const keepGroups = "run.oci.keep_original_groups"
+// Annotations of crun's (crun(1), "EXTENSIONS TO OCI"). By the first podman has the
+// caller's supplementary groups kept (--group-add keep-groups).
+const (
+	keepGroups         = "run.oci.keep_original_groups"
+	failUnknownSyscall = "run.oci.seccomp_fail_unknown_syscall"
+	hooksStdout        = "run.oci.hooks.stdout" // files that what hooks print is added to
+	hooksStderr        = "run.oci.hooks.stderr"
+)
 
 func (c *compiler) groups(u specs.User) {
 	if _, keep := c.spec.Annotations[keepGroups]; keep {
@@ -304,6 +309,11 @@ func (c *compiler) seccomp() error {
 	}
 	if err := checkListener(s); err != nil {
 		return err
+	}
+	if _, strict := c.spec.Annotations[failUnknownSyscall]; strict {
+		if err := seccomp.CheckNames(s); err != nil {
+			return fmt.Errorf("linux.seccomp: %w, and the annotation %s is there", err, failUnknownSyscall)
+		}
 	}
 	prog, flags, err := seccomp.Compile(s)
 	if err != nil {

@@ -33,7 +33,7 @@ type CreateOptions struct {
 	NoNewKeyring  bool // keep the caller's session keyring
 
 	Trace bool         // keep the time that each step took: Container.Trace
-	Log   *slog.Logger // warnings, such as a clamped oom_score_adj; nil is silent
+	Log   *slog.Logger // warnings, such as a clamped oom_score_adj, and what is done; nil is silent
 
 	// Reap waits for a child of this process by pid and returns how it ended.
 	// A caller that reaps every child of the process itself must give it; it is

@@ -1,9 +1,11 @@
 package ociruntime
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -179,6 +181,23 @@ func (p *Plan) Print(w io.Writer) {
 			fmt.Fprintf(w, "      # %s\n", strings.TrimSpace(name+" "+path))
 		}
 		fmt.Fprintf(w, "%4d  %s\n", i, s)
+	}
+}
+
+// tell has the log say what the plan is for, step by step.
+func (p *Plan) tell(log *slog.Logger) {
+	if p == nil || !log.Enabled(context.Background(), slog.LevelDebug) {
+		return
+	}
+	last := ""
+	for _, s := range p.Steps {
+		if said := strings.TrimSpace(s.Name + " " + s.Path); said != last {
+			log.Debug("plan: " + said)
+			last = said
+		}
+		if s.Call == "seccomp" {
+			log.Debug(fmt.Sprintf("seccomp filter flags: %d", s.Args[1].num)) // callers of runc know these words
+		}
 	}
 }
 

@@ -33,6 +33,7 @@ func (c *Container) Start(ctx context.Context) error {
 		return err
 	}
 	c.trace.add("runtime", "start", "execve", start)
+	c.log.Debug("the program runs", "container", c.ID, "pid", c.Pid)
 	if err := c.poststartHooks(ctx); err != nil {
 		return errors.Join(err, c.destroy(ctx))
 	}

@@ -38,6 +38,7 @@ func (l *linked) use(f func(*ociruntime.Container) error) error {
 			l.mu.Unlock()
 			return err
 		}
+		c.LogTo(slog.Default())
 		l.container = c
 	}
 	c := l.container

@@ -104,7 +104,7 @@ func (s *session) main(args []string) (int, error) {
 // globals declares the flags before the command. What it returns obeys them.
 func (s *session) globals(f *flags) (open func() error) {
 	root := f.text("root", "DIR", "where the state of containers is kept (a tmpfs serves best)", "")
-	debug := f.flag("debug", "log more")
+	debug := f.flag("debug", "log what is done, step by step")
 	logPath := f.text("log", "FILE", "write the log here, not to stderr", "")
 	format := f.text("log-format", "FORMAT", "'text' or 'json'", "text")
 	level := f.text("log-level", "LEVEL", "'debug', 'info', 'warning' or 'error'", "warning")

@@ -2,6 +2,7 @@ package command
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -145,4 +146,69 @@ func TestAContainerThatIsBeingMadeHasNoStateYet(t *testing.T) {
 	pid := r.state(t, "x").Pid
 	r.must(t, "delete", "-f", "x")
 	reapChild(t, pid)
+}
+
+func TestUnknownCallsAreRefusedOnDemand(t *testing.T) {
+	r := newTool(t)
+	b := bundle(t, func(s *specs.Spec) {
+		s.Process.Args = []string{"true"}
+		s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{
+			{Names: []string{"chroot", "nosuchcall"}, Action: specs.ActErrno},
+		}}
+	})
+	r.must(t, "run", "-b", b, "x")
+	var spec specs.Spec
+	if err := json.Unmarshal([]byte(read(t, filepath.Join(b, "config.json"))), &spec); err != nil {
+		t.Fatal(err)
+	}
+	spec.Annotations = map[string]string{"run.oci.seccomp_fail_unknown_syscall": "1"}
+	writeConfig(t, b, &spec)
+	if res := r.run(t, "run", "-b", b, "x"); res.code != 1 || !strings.Contains(res.err, `linux.seccomp: syscalls[0]: call "nosuchcall" is unknown, and the annotation run.oci.seccomp_fail_unknown_syscall is there`) {
+		t.Errorf("%+v", res)
+	}
+	spec.Linux.Seccomp.Syscalls[0].Names = []string{"chroot", "waitpid"} // of 32-bit x86
+	writeConfig(t, b, &spec)
+	r.must(t, "run", "-b", b, "x")
+}
+
+// What hooks of every kind print is added to the files that annotations name.
+func TestOutputOfHooks(t *testing.T) {
+	r := newTool(t)
+	stdout, stderr := filepath.Join(t.TempDir(), "out"), filepath.Join(t.TempDir(), "err")
+	hook := func(name string) []specs.Hook {
+		return []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo " + name + "; echo not " + name + " >&2"}}}
+	}
+	b := bundle(t, func(s *specs.Spec) {
+		s.Process.Args = []string{"true"}
+		s.Annotations = map[string]string{"run.oci.hooks.stdout": stdout, "run.oci.hooks.stderr": stderr}
+		s.Hooks = &specs.Hooks{CreateRuntime: hook("createRuntime"), StartContainer: hook("startContainer"), Poststop: hook("poststop")}
+	})
+	r.must(t, "run", "-b", b, "x")
+	if got := read(t, stdout); got != "createRuntime\nstartContainer\npoststop\n" {
+		t.Errorf("stdout: %q", got)
+	}
+	if got := read(t, stderr); got != "not createRuntime\nnot startContainer\nnot poststop\n" {
+		t.Errorf("stderr: %q", got)
+	}
+	if err := os.Remove(stderr); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(stderr, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if res := r.run(t, "run", "-b", b, "x"); res.code != 1 || !strings.Contains(res.err, "annotation run.oci.hooks.stderr: open "+stderr) {
+		t.Errorf("%+v", res)
+	}
+}
+
+// A poststop hook that fails is a warning of delete (runtime-spec, "Lifecycle").
+func TestDeleteWarnsOfAFailedHook(t *testing.T) {
+	r := newTool(t)
+	r.must(t, "run", "--keep", "-b", bundle(t, func(s *specs.Spec) {
+		s.Process.Args = []string{"true"}
+		s.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "/bin/false"}}}
+	}), "x")
+	if res := r.run(t, "delete", "x"); res.code != 0 || !strings.Contains(res.err, "warning: poststop hook failed with exit code 1") {
+		t.Errorf("%+v", res)
+	}
 }

@@ -27,6 +27,9 @@ func (s *session) load(id string) (*ociruntime.Container, error) {
 	if errdefs.IsNotFound(err) {
 		return nil, fmt.Errorf("%s: %w", id, errNoContainer)
 	}
+	if err == nil {
+		c.LogTo(s.log)
+	}
 	return c, err
 }
 

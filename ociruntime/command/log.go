@@ -38,7 +38,7 @@ func (s *session) openLog(path, format, level string, debug bool) error {
 	switch {
 	case format == "json":
 		s.log = slog.New(slog.NewJSONHandler(out, options))
-	case s.logFile:
+	case s.logFile || least < slog.LevelInfo: // as with other runtimes debug messages have a form for programs
 		s.log = slog.New(slog.NewTextHandler(out, options))
 	default:
 		s.log = slog.New(&plainHandler{w: out, level: least})

@@ -2,6 +2,7 @@ package seccomp
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -35,6 +36,23 @@ func SupportedFlags() []string {
 		}
 	}
 	return names
+}
+
+// CheckNames refuses a profile with a name that no call has on any architecture of
+// ours: [Compile] takes it for one of a newer kernel or another machine.
+func CheckNames(s *specs.LinuxSeccomp) error {
+	for i, c := range s.Syscalls {
+		for _, name := range c.Names {
+			known := slices.ContainsFunc([][]call{callsAMD64, calls386, callsARM64, callsARM}, func(calls []call) bool {
+				_, _, ok := find(calls, name)
+				return ok
+			})
+			if !known {
+				return fmt.Errorf("syscalls[%d]: call %q is unknown", i, name)
+			}
+		}
+	}
+	return nil
 }
 
 func sorted[S ~string](names func(func(S) bool)) []string {
