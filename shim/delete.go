@@ -44,14 +44,14 @@ func deleteDead(a args, stdout io.Writer) error {
 		if err := rec.runtime(bundle, reaper).delete(true); err != nil && !errdefs.IsNotFound(err) {
 			errs = append(errs, err)
 		}
-		errs = append(errs, removeSocket(rec.Attach))
+		errs = append(errs, removeAttachSocket(rec.Attach))
 	case !errors.Is(err, fs.ErrNotExist): // without one nothing was created
 		errs = append(errs, err)
 	}
 	errs = append(errs, mount.Unmount(filepath.Join(bundle, "rootfs")))
 	address, err := os.ReadFile(filepath.Join(bundle, addressFile))
 	if err == nil {
-		err = removeSocket(strings.TrimPrefix(string(address), "unix://"))
+		err = removeShimSocket(strings.TrimPrefix(string(address), "unix://"))
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		errs = append(errs, err)
@@ -67,20 +67,35 @@ func deleteDead(a args, stdout io.Writer) error {
 	return err
 }
 
-// removeSocket removes a socket on which nobody listens any more; that of a
-// pod's shim may still be in use.
-func removeSocket(path string) error {
+// removeAttachSocket removes the socket of a container's streams, which is no other's.
+func removeAttachSocket(path string) error {
 	if path == "" {
 		return nil
 	}
-	c, err := ttrpc.Dial(path)
-	if err == nil {
-		return c.Close()
-	}
-	if !errors.Is(err, unix.ECONNREFUSED) {
-		return nil
-	}
 	return removeIfThere(path)
+}
+
+// removeShimSocket removes a socket on which no shim serves any more; that of a
+// pod's may still do. One that was just killed can be connected to until the kernel
+// has taken it apart, so that it is asked: it answers, or the connection ends.
+func removeShimSocket(path string) error {
+	const patience = 2 * time.Second // with a pod's shim that is stopped
+	for deadline := time.Now().Add(patience); ; {
+		c, err := ttrpc.Dial(path)
+		if errors.Is(err, unix.ECONNREFUSED) {
+			return removeIfThere(path)
+		}
+		if err != nil {
+			return nil
+		}
+		err = c.Call("containerd.task.v3.Task", "Connect", &taskapi.ProcessRequest{}, &taskapi.ConnectResponse{}, time.Until(deadline))
+		if _, serves := errors.AsType[*ttrpc.Status](err); err == nil || serves || errors.Is(err, os.ErrDeadlineExceeded) {
+			return c.Close()
+		}
+		if err := c.Close(); err != nil {
+			return err
+		}
+	}
 }
 
 // bundleDir is -bundle, or the working directory.

@@ -2,7 +2,10 @@ package shim_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -445,6 +448,68 @@ func TestDeleteCleansUpAfterAShimThatWasKilled(t *testing.T) {
 	})
 }
 
+// A shim that is killed between the freezing and the thawing of a container that it
+// kills leaves processes that no signal reaches, on cgroup v1.
+func TestDeleteEndsWhatAShimLeftFrozen(t *testing.T) {
+	onEach(t, func(t *testing.T, runtime string) {
+		for _, row := range []struct {
+			name   string
+			first  bool // the first process has ended
+			killed bool // the others have been sent SIGKILL
+		}{
+			{"a container that runs", false, false},
+			{"one that is being killed", false, true},
+			{"what a first process left", true, false},
+			{"what a first process left, being killed", true, true},
+		} {
+			t.Run(row.name, func(t *testing.T) {
+				d := newDaemon(t)
+				s := spec("sh", "-c", "sleep 1000 & sleep 1000 & exec sleep 1000")
+				s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace })
+				c := d.newTask("one", s)
+				pid := c.create(runtime, uris{})
+				c.run("")
+				eventually(t, "three sleeps run", func() bool { return len(c.pids()) == 3 })
+				pids := c.pids()
+				if row.first {
+					unix.Kill(int(pid), unix.SIGKILL)
+					c.wait("")
+				}
+				freeze(t, s.Linux.CgroupsPath)
+				for pid := range pids {
+					if row.killed {
+						unix.Kill(int(pid), unix.SIGKILL)
+					}
+				}
+				c.killShim()
+				c.command("delete").output()
+				for pid := range pids {
+					gone(t, int(pid))
+				}
+				c.wantNothingLeft()
+			})
+		}
+	})
+}
+
+// freeze freezes a group, and waits until it is.
+func freeze(t *testing.T, group string) {
+	t.Helper()
+	file, value := "/sys/fs/cgroup/freezer"+group+"/freezer.state", "FROZEN"
+	done, want := file, value
+	if _, err := os.Stat(file); err != nil { // cgroup v2
+		file, value = "/sys/fs/cgroup"+group+"/cgroup.freeze", "1"
+		done, want = "/sys/fs/cgroup"+group+"/cgroup.events", "frozen 1"
+	}
+	if err := os.WriteFile(file, []byte(value), 0); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the group is frozen", func() bool {
+		now, _ := os.ReadFile(done)
+		return strings.Contains(string(now), want)
+	})
+}
+
 func TestAnExitIsKeptUntilItIsAcknowledged(t *testing.T) {
 	onEach(t, func(t *testing.T, runtime string) {
 		d := newDaemon(t)
@@ -462,6 +527,32 @@ func TestAnExitIsKeptUntilItIsAcknowledged(t *testing.T) {
 		}
 		c.wantNothingLeft()
 	})
+}
+
+// A shim that was killed has its socket until the kernel is done with its process: it
+// can be connected to, and nobody answers.
+func TestDeleteRemovesTheSocketOfAShimThatIsStillDying(t *testing.T) {
+	d := newDaemon(t)
+	c := d.prepare("one", spec("true"))
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(d.dir, "dying")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	if err := os.WriteFile(filepath.Join(c.bundle, "address"), []byte("unix://"+l.Addr().String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		conn, err := l.Accept() // the kernel does as much
+		l.Close()
+		if err == nil {
+			conn.Close()
+		}
+	}()
+	c.command("delete").output()
+	if _, err := os.Lstat(l.Addr().String()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the socket is still there: %v", err)
+	}
 }
 
 func TestAPodSharesOneShim(t *testing.T) {
