@@ -135,9 +135,13 @@ func (l *Lifecycle) openStores(ctx context.Context) (err error) {
 			return errors.Join(err, l.closeStores())
 		}
 		l.snapshotters[name] = s
-		if torn := s.Torn(); len(torn) > 0 {
-			l.cfg.Log.Warn("the machine went down before the layers below these snapshots were on disk, files in them may be empty: "+
-				"remove their containers and images, and pull the images again", "snapshotter", name, "snapshots", torn)
+		torn, err := s.Torn()
+		if err != nil {
+			return errors.Join(err, l.closeStores())
+		}
+		if len(torn) > 0 {
+			l.cfg.Log.Warn("the machine went down before the layers below these snapshots were on disk, files in them may be empty: they are not mounted. "+
+				"Remove their containers and images, and pull the images again", "snapshotter", name, "snapshots", torn)
 		}
 	}
 	l.db, err = meta.Open(filepath.Join(l.cfg.Root, metadataFile), blobs, l.snapshotters, l.events, l.cfg.Log)

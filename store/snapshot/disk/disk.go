@@ -42,7 +42,7 @@ type Snapshotter struct {
 	making sync.Map // names of directories that are being filled
 
 	boot      string
-	torn      []string
+	doubtful  []uint64      // layers that may be torn, and that something stands on
 	committed chan struct{} // there is something to sync
 	end       context.CancelFunc
 	settling  sync.WaitGroup
@@ -169,7 +169,8 @@ func (s *Snapshotter) Walk(ctx context.Context, fn func(snapshot.Info) error, fi
 	return nil
 }
 
-// Prepare makes an active snapshot on parent.
+// Prepare makes an active snapshot on parent; on one that a power cut may have torn:
+// FailedPrecondition.
 func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, labels map[string]string) ([]mount.Mount, error) {
 	return s.create(ctx, snapshot.Active, key, parent, labels)
 }
@@ -189,6 +190,9 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshot.Kind, key, paren
 	var below []uint64
 	if err := s.view(func(t table) error { below, err = t.chain(parent); return err }); err != nil {
 		return nil, fmt.Errorf("parent: %w", err)
+	}
+	if err := s.whole(below); err != nil {
+		return nil, err
 	}
 	name := unborn + rand.Text()
 	s.making.Store(name, nil)
@@ -225,7 +229,8 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshot.Kind, key, paren
 	return mounts, err
 }
 
-// Mounts tells how to mount an active snapshot or a view.
+// Mounts tells how to mount an active snapshot or a view. What stands on a layer that
+// a power cut may have torn is FailedPrecondition.
 func (s *Snapshotter) Mounts(_ context.Context, key string) (mounts []mount.Mount, err error) {
 	err = s.view(func(t table) error {
 		r, err := t.record(key)
@@ -236,8 +241,14 @@ func (s *Snapshotter) Mounts(_ context.Context, key string) (mounts []mount.Moun
 			return fmt.Errorf("mounts of snapshot %s: it is committed: %w", key, errdefs.ErrFailedPrecondition)
 		}
 		parents, err := t.chain(r.Parent)
+		if err != nil {
+			return err
+		}
+		if err := s.whole(parents); err != nil {
+			return fmt.Errorf("mounts of snapshot %s, whose own files are in %s: %w", key, s.layout.files(s.dir(r.id)), err)
+		}
 		mounts = s.layout.mounts(s.dir(r.id), r.Kind, s.dirs(parents))
-		return err
+		return nil
 	})
 	return mounts, err
 }

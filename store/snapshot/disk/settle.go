@@ -13,8 +13,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryd/gantry/internal/errs"
 	"github.com/gantryd/gantry/store/snapshot"
 )
 
@@ -66,8 +68,8 @@ func (t table) marked(of func(boot string) bool) (ids []uint64, err error) {
 	return ids, err
 }
 
-// distrust removes the layers that a power cut may have torn, and lists what stands
-// on those that cannot be removed. Their directories are left to Cleanup.
+// distrust removes the layers that a power cut may have torn, and remembers those that
+// cannot be removed, since something stands on them. Directories are left to Cleanup.
 func (s *Snapshotter) distrust() error {
 	var doubtful []uint64
 	err := s.view(func(t table) (err error) {
@@ -102,21 +104,12 @@ func (s *Snapshotter) distrust() error {
 				break
 			}
 		}
-		for _, r := range all {
-			below, err := t.chain(r.Parent)
-			if err != nil {
-				return err
-			}
-			if r.Kind != snapshot.Committed && slices.ContainsFunc(below, func(id uint64) bool { return slices.Contains(doubtful, id) }) {
-				s.torn = append(s.torn, r.Name)
-			}
-		}
-		slices.Sort(s.torn)
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("remove layers that were not on disk when the machine went down: %w", err)
 	}
+	s.doubtful = doubtful
 	return nil
 }
 
@@ -156,10 +149,35 @@ func (s *Snapshotter) remake() error {
 	return nil
 }
 
+// whole is FailedPrecondition where one of the layers may be torn. Numbers are not given
+// twice: a layer that was removed and made anew is another.
+func (s *Snapshotter) whole(layers []uint64) error {
+	if !slices.ContainsFunc(layers, func(id uint64) bool { return slices.Contains(s.doubtful, id) }) {
+		return nil
+	}
+	return errs.Because(errdefs.ErrFailedPrecondition, "a layer below it was not on disk when the machine went down, and files may be empty: "+
+		"remove the image and its containers, and pull the image again")
+}
+
 // Torn lists the snapshots in use whose layers may miss what was in their files: the
-// machine went down before those were on disk. Layers that nothing uses are removed
-// instead, and made anew by the next who unpacks them.
-func (s *Snapshotter) Torn() []string { return s.torn }
+// machine went down before those were on disk. They are not mounted. Layers that
+// nothing uses are removed instead, and made anew by the next who unpacks them.
+func (s *Snapshotter) Torn() (names []string, err error) {
+	if len(s.doubtful) == 0 {
+		return nil, nil
+	}
+	err = s.view(func(t table) error {
+		return t.walk(func(r record) error {
+			below, err := t.chain(r.Parent)
+			if err == nil && r.Kind != snapshot.Committed && s.whole(below) != nil {
+				names = append(names, r.Name)
+			}
+			return err
+		})
+	})
+	slices.Sort(names)
+	return names, err
+}
 
 // settle syncs what was committed, until ctx ends, and then once more.
 func (s *Snapshotter) settle(ctx context.Context) {

@@ -5,10 +5,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/gantryd/gantry/store/snapshot"
@@ -88,8 +90,14 @@ func TestLayersThatWereNotOnDiskBeforeAPowerCut(t *testing.T) {
 		if got := there(t, s); !slices.Equal(got, want) {
 			t.Errorf("there are %v, want %v", got, want)
 		}
-		if got := s.Torn(); !slices.Equal(got, []string{"container"}) {
-			t.Errorf("torn are %v", got)
+		if got, err := s.Torn(); err != nil || !slices.Equal(got, []string{"container"}) {
+			t.Errorf("torn are %v, %v", got, err)
+		}
+		if _, err := s.Mounts(t.Context(), "container"); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "pull the image again") {
+			t.Errorf("mounts of what stands on a torn layer: %v", err)
+		}
+		if _, err := s.Prepare(t.Context(), "another", "b1", nil); !errdefs.IsFailedPrecondition(err) {
+			t.Errorf("prepare on a torn layer: %v", err)
 		}
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
@@ -103,10 +111,13 @@ func TestLayersThatWereNotOnDiskBeforeAPowerCut(t *testing.T) {
 		}
 	}
 	layers(t, s, "b1", "b2") // unpacked anew
+	if _, err := s.Prepare(t.Context(), "container", "b2", nil); err != nil {
+		t.Error(err)
+	}
 	if err := s.Cleanup(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if left, err := os.ReadDir(filepath.Join(root, "snapshots")); err != nil || len(left) != 3 {
+	if left, err := os.ReadDir(filepath.Join(root, "snapshots")); err != nil || len(left) != 4 {
 		t.Errorf("there are the directories %v, %v", left, err)
 	}
 	if err := s.Close(); err != nil {
@@ -133,8 +144,11 @@ func TestAKilledDaemonsLayersAreBelievedInTheSameBoot(t *testing.T) {
 	}
 	marks(t, root, string(boot[:len(boot)-1]), "a1", "a2")
 	s = open(t, root)
-	if got := there(t, s); !slices.Equal(got, []string{"a1", "a2"}) || len(s.Torn()) != 0 {
-		t.Errorf("there are %v, torn are %v", got, s.Torn())
+	if got := there(t, s); !slices.Equal(got, []string{"a1", "a2"}) {
+		t.Errorf("there are %v", got)
+	}
+	if torn, err := s.Torn(); err != nil || len(torn) != 0 {
+		t.Errorf("torn are %v, %v", torn, err)
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
