@@ -39,7 +39,10 @@ func (r records[T]) remove(id string) error {
 	if err := os.Remove(r.path(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("forget %s: %w", id, err)
 	}
-	return nil
+	if !r.durable {
+		return nil
+	}
+	return atomicfile.SyncDir(r.dir)
 }
 
 // all reads every record. A half-written file of a killed daemon is removed; one

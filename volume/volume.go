@@ -143,7 +143,10 @@ func (s *Store) write(v Volume) error {
 	if err := atomicfile.WriteSync(filepath.Join(temp, metaFile), meta, 0o600); err != nil {
 		return err
 	}
-	return os.Rename(temp, filepath.Join(s.root, v.Name))
+	if err := os.Rename(temp, filepath.Join(s.root, v.Name)); err != nil {
+		return err
+	}
+	return atomicfile.SyncDir(s.root)
 }
 
 func (s *Store) path(name string) string { return filepath.Join(s.root, name, dataDir) }
@@ -258,15 +261,17 @@ func (s *Store) Remove(name string) error {
 		// What is mounted there is somebody else's data.
 		return errors.Join(err, refuse(errdefs.ErrConflict, "remove %s: something is mounted on %s", name, v.Path))
 	}
-	// Out of sight first, so that a crash leaves no half volume.
-	trash, err := os.MkdirTemp(s.root, ".old-")
+	// Out of sight first, so that a crash leaves no half volume; without a new directory,
+	// for which a full disk has no room.
+	trash := filepath.Join(s.root, ".old-"+name)
+	err = os.RemoveAll(trash)
+	if err == nil {
+		err = os.Rename(filepath.Join(s.root, name), trash)
+	}
+	if err == nil {
+		err = errors.Join(atomicfile.SyncDir(s.root), os.RemoveAll(trash))
+	}
 	if err != nil {
-		return fmt.Errorf("remove volume %s: %w", name, err)
-	}
-	if err := os.Rename(filepath.Join(s.root, name), filepath.Join(trash, name)); err != nil {
-		return fmt.Errorf("remove volume %s: %w", name, errors.Join(err, os.Remove(trash)))
-	}
-	if err := os.RemoveAll(trash); err != nil {
 		return fmt.Errorf("remove volume %s: %w", name, err)
 	}
 	return nil

@@ -3,6 +3,7 @@
 package atomicfile
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -26,11 +27,11 @@ func write(name string, data []byte, perm os.FileMode, sync bool) (err error) {
 	dir := filepath.Dir(name)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(name)+".*")
 	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
+		return fmt.Errorf("write %s: %w", name, cause(err))
 	}
 	defer errs.Undo(&err, func() error { return os.Remove(f.Name()) })
 	if err := fill(f, data, perm, sync); err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
+		return fmt.Errorf("write %s: %w", name, cause(err))
 	}
 	if err := os.Rename(f.Name(), name); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
@@ -38,9 +39,22 @@ func write(name string, data []byte, perm os.FileMode, sync bool) (err error) {
 	if !sync {
 		return nil
 	}
+	return SyncDir(dir)
+}
+
+// cause is err without the name of the temporary file, which means nothing to anybody.
+func cause(err error) error {
+	if p, ok := errors.AsType[*os.PathError](err); ok {
+		return p.Err
+	}
+	return err
+}
+
+// SyncDir has what names a directory has outlive a power cut.
+func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
+		return err
 	}
 	defer d.Close()
 	return d.Sync()
