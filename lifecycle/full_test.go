@@ -122,7 +122,9 @@ var stores = []struct {
 		return ifThere(t, err, "blob")
 	}},
 	{"the files of a layer", func(t *testing.T, w *world, name string) error {
-		r, err := w.snapshots.Prepare(w.ctx, &snapshotsapi.PrepareSnapshotRequest{Snapshotter: "overlayfs", Key: name})
+		r, err := w.snapshots.Prepare(w.ctx, &snapshotsapi.PrepareSnapshotRequest{
+			Snapshotter: "overlayfs", Key: name, Labels: map[string]string{"containerd.io/gc.root": "yes"},
+		})
 		if err != nil {
 			return err
 		}
