@@ -149,6 +149,9 @@ var answers = []struct {
 		if got.GetImage() != c.Image {
 			t.Errorf("image is %q", got.GetImage())
 		}
+		got, err = update(func(c *containersapi.Container) { c.Labels = map[string]string{"b": "", "d": "5"} }, "labels.b", "labels.d")
+		wantCode(t, codes.OK, err)
+		wantLabels(t, got.GetLabels(), "a=1 d=5")
 		got, err = update(func(c *containersapi.Container) {
 			c.Extensions = map[string]*anypb.Any{"x": {TypeUrl: "u", Value: []byte("2")}}
 		}, "extensions.x")
@@ -303,13 +306,13 @@ var answers = []struct {
 		if r.GetOffset() != 5 {
 			t.Errorf("resumed at %d, want 5", r.GetOffset())
 		}
-		r, err = ask(s, &contentapi.WriteContentRequest{Action: contentapi.WriteAction_COMMIT, Offset: 5, Data: data[5:], Labels: map[string]string{"l": "1"}})
+		r, err = ask(s, &contentapi.WriteContentRequest{Action: contentapi.WriteAction_COMMIT, Offset: 5, Data: data[5:], Labels: map[string]string{"containerd.io/gc.root": "yes", "l": "1"}})
 		wantCode(t, codes.OK, err)
 		if r.GetDigest() != dgst.String() {
 			t.Errorf("committed %v", r)
 		}
 		info := ok(a.content.Info(ctx, &contentapi.InfoRequest{Digest: dgst.String()}))(t)
-		wantLabels(t, info.Info.Labels, "l=1")
+		wantLabels(t, info.Info.Labels, "containerd.io/gc.root=yes l=1")
 		if got := a.read(t, ctx, dgst.String(), 4, 3); got != string(data[4:7]) {
 			t.Errorf("read %q", got)
 		}

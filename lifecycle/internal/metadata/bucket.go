@@ -221,6 +221,13 @@ func editMap[V any](now, next map[string]V, field string, paths []string) map[st
 	return now
 }
 
+// editLabels is editMap for labels, of which an empty value is none.
+func editLabels(now, next map[string]string, paths []string) map[string]string {
+	now = editMap(now, next, "labels", paths)
+	maps.DeleteFunc(now, func(_, v string) bool { return v == "" })
+	return now
+}
+
 // checkPaths refuses field paths that name none of the fields. A field that ends
 // in a dot is a map, of which a path may name one key.
 func checkPaths(paths []string, fields ...string) error {

@@ -123,7 +123,7 @@ func (c Containers) Update(next *api.Container, paths []string) (out *api.Contai
 }
 
 func editContainer(now, next *api.Container, paths []string) {
-	now.Labels = editMap(now.Labels, next.Labels, "labels", paths)
+	now.Labels = editLabels(now.Labels, next.Labels, paths)
 	now.Extensions = editMap(now.Extensions, next.Extensions, "extensions", paths)
 	for _, p := range paths {
 		switch p {

@@ -55,7 +55,7 @@ func (c Content) Update(_ context.Context, next content.Info, paths ...string) (
 			return notFound("content", next.Digest.String())
 		}
 		info = readBlob(b, next.Digest)
-		info.Labels = editMap(info.Labels, next.Labels, "labels", paths)
+		info.Labels = editLabels(info.Labels, next.Labels, paths)
 		info.UpdatedAt = time.Now().UTC()
 		if err := writeTime(b, keyUpdatedAt, info.UpdatedAt); err != nil {
 			return err

@@ -77,7 +77,7 @@ func (i Images) Update(_ context.Context, next image.Image, paths ...string) (im
 			return notFound("image", next.Name)
 		}
 		img = readImage(b, next.Name)
-		img.Labels = editMap(img.Labels, next.Labels, "labels", paths)
+		img.Labels = editLabels(img.Labels, next.Labels, paths)
 		img.Target.Annotations = editMap(img.Target.Annotations, next.Target.Annotations, "annotations", paths)
 		for _, p := range paths {
 			if p == "target" {

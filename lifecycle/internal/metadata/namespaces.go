@@ -76,7 +76,7 @@ func (n Namespaces) Update(ns *api.Namespace, paths []string) (*api.Namespace, e
 		if err != nil {
 			return err
 		}
-		labels = editMap(labelsOf(b), ns.Labels, "labels", paths)
+		labels = editLabels(labelsOf(b), ns.Labels, paths)
 		return writeLabels(b, labels)
 	})
 	if err != nil {

@@ -80,7 +80,7 @@ func (s Sandboxes) Update(next *types.Sandbox, paths []string) (out *types.Sandb
 		if name := next.GetRuntime().GetName(); name != "" && name != out.Runtime.Name {
 			return fmt.Errorf("sandbox %q: runtime %s cannot be changed to %s: %w", next.SandboxID, out.Runtime.Name, name, errdefs.ErrInvalidArgument)
 		}
-		out.Labels = editMap(out.Labels, next.Labels, "labels", paths)
+		out.Labels = editLabels(out.Labels, next.Labels, paths)
 		out.Extensions = editMap(out.Extensions, next.Extensions, "extensions", paths)
 		for _, p := range paths {
 			switch p {

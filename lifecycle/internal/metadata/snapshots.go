@@ -100,7 +100,7 @@ func (s *Snapshots) Update(ctx context.Context, next snapshot.Info, paths ...str
 		if err := writeTime(b, keyUpdatedAt, time.Now()); err != nil {
 			return err
 		}
-		return writeLabels(b, editMap(labelsOf(b), next.Labels, "labels", paths))
+		return writeLabels(b, editLabels(labelsOf(b), next.Labels, paths))
 	})
 	if err != nil {
 		return snapshot.Info{}, err
