@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -34,11 +35,21 @@ func All(mounts []Mount, target string) error {
 	return nil
 }
 
-// Mount mounts m on target.
+// Mount mounts m on target. With the option loop its source is a file that becomes a
+// loop device for as long as it is mounted, written and read past the page cache with
+// direct-io, and for reading only with ro.
 func (m Mount) Mount(target string) error {
 	target = filepath.Join(target, m.Target)
-	flags, data := options(m.Options)
-	fstype := m.Type
+	flags, loop, data := options(m.Options)
+	fstype, source := m.Type, m.Source
+	if loop.on {
+		device, err := attach(m.Source, m.Source, flags&unix.MS_RDONLY != 0, loop.direct)
+		if err != nil {
+			return err
+		}
+		defer device.Close() // mounted, it lives on
+		source = device.Name()
+	}
 	if fstype == "bind" || fstype == "rbind" {
 		fstype, flags = "", flags|unix.MS_BIND
 	}
@@ -48,7 +59,7 @@ func (m Mount) Mount(target string) error {
 		// directory that all of them share.
 		chdir, data = shorten(data)
 	}
-	if err := mountAt(chdir, m.Source, target, fstype, flags, data); err != nil {
+	if err := mountAt(chdir, source, target, fstype, flags, data); err != nil {
 		return fmt.Errorf("mount %s on %s: %w", m.Type, target, err)
 	}
 	if flags&unix.MS_BIND != 0 && flags&unix.MS_RDONLY != 0 {
@@ -102,14 +113,22 @@ var flagOf = map[string]struct {
 	"nostrictatime": {clear: unix.MS_STRICTATIME},
 }
 
-func options(opts []string) (flags uintptr, data string) {
+// loopOptions are containerd's options of a mount whose source becomes a loop device.
+type loopOptions struct{ on, direct bool }
+
+func options(opts []string) (flags uintptr, loop loopOptions, data string) {
 	var rest []string
+	loop.on = slices.Contains(opts, "loop")
 	for _, o := range opts {
-		if f, ok := flagOf[o]; ok {
+		f, ok := flagOf[o]
+		switch {
+		case ok:
 			flags = flags&^f.clear | f.set
-		} else if o != "" && o != "defaults" && o != "loop" {
+		case loop.on && o == "direct-io":
+			loop.direct = true
+		case o != "" && o != "defaults" && o != "loop":
 			rest = append(rest, o)
 		}
 	}
-	return flags, strings.Join(rest, ",")
+	return flags, loop, strings.Join(rest, ",")
 }
