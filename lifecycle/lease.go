@@ -12,8 +12,7 @@ import (
 // leases is containerd.services.leases.v1.Leases.
 type leases struct {
 	api.UnimplementedLeasesServer
-	db     *meta.DB
-	mounts *mounts
+	db *meta.DB
 }
 
 func (l *leases) Create(ctx context.Context, r *api.CreateRequest) (*api.CreateResponse, error) {
@@ -36,7 +35,7 @@ func (l *leases) Delete(ctx context.Context, r *api.DeleteRequest) (*emptypb.Emp
 	if r.Sync {
 		l.db.Collect()
 	}
-	return &emptypb.Empty{}, l.mounts.endLease(s.Namespace, r.ID)
+	return &emptypb.Empty{}, nil
 }
 
 func (l *leases) List(ctx context.Context, r *api.ListRequest) (*api.ListResponse, error) {

@@ -102,12 +102,14 @@ func New(ctx context.Context, cfg Config) (_ *Lifecycle, err error) {
 	if l.uuid, err = uuid(filepath.Join(cfg.Root, uuidFile)); err != nil {
 		return nil, err
 	}
-	if l.mounts, err = newMounts(filepath.Join(cfg.State, mountsDir)); err != nil {
+	if err := undoMounts(filepath.Join(cfg.State, mountsDir)); err != nil {
 		return nil, err
 	}
 	if err := l.openStores(ctx); err != nil {
 		return nil, err
 	}
+	l.mounts = &mounts{dir: filepath.Join(cfg.State, mountsDir), root: cfg.Root, db: l.db, log: cfg.Log}
+	l.db.AfterCollect(l.mounts.collect)
 	l.shims, err = shims.New(shims.Config{
 		Root: cfg.Root, State: cfg.State, Address: cfg.Address, ShimDirs: cfg.ShimDirs, Version: release(),
 		Debug: cfg.Debug, Events: l.events, Record: l.record, Log: cfg.Log,
@@ -211,7 +213,7 @@ func (l *Lifecycle) restarts() *restarts {
 	if every == 0 {
 		every = 10 * time.Second
 	}
-	return &restarts{db: l.db, tasks: &tasks{db: l.db, shims: l.shims}, every: every, log: l.cfg.Log}
+	return &restarts{db: l.db, tasks: &tasks{db: l.db, shims: l.shims, mounts: l.mounts}, every: every, log: l.cfg.Log}
 }
 
 // Conn is a connection for a client in this process: the services that Serve serves
@@ -221,11 +223,11 @@ func (l *Lifecycle) Conn() grpc.ClientConnInterface { return l.direct }
 // register plugs every service in.
 func (l *Lifecycle) register(g grpc.ServiceRegistrar) {
 	containersapi.RegisterContainersServer(g, &containers{db: l.db, shims: l.shims})
-	tasksapi.RegisterTasksServer(g, &tasks{db: l.db, shims: l.shims})
+	tasksapi.RegisterTasksServer(g, &tasks{db: l.db, shims: l.shims, mounts: l.mounts})
 	contentapi.RegisterContentServer(g, &contents{db: l.db})
 	snapshotsapi.RegisterSnapshotsServer(g, &snapshots{db: l.db})
 	imagesapi.RegisterImagesServer(g, &images{db: l.db})
-	leasesapi.RegisterLeasesServer(g, &leases{db: l.db, mounts: l.mounts})
+	leasesapi.RegisterLeasesServer(g, &leases{db: l.db})
 	namespacesapi.RegisterNamespacesServer(g, &namespaces{db: l.db})
 	eventsapi.RegisterEventsServer(g, &events{l: l})
 	diffapi.RegisterDiffServer(g, &diffs{db: l.db})

@@ -5,10 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -16,82 +15,24 @@ import (
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/emptypb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/gantryd/gantry/internal/errs"
 	"github.com/gantryd/gantry/internal/filter"
-	"github.com/gantryd/gantry/internal/mount"
 	meta "github.com/gantryd/gantry/lifecycle/internal/metadata"
 )
 
-// mounts is containerd.services.mounts.v1.Mounts. An activation is a directory:
-//
-//	STATE/mounts/NAMESPACE/DIGEST OF NAME/info.json   the ActivationInfo; written last
-//	                                     /0, /1, …    what is mounted
-//	                                     /lease       with which it ends, if any
-//
-// Our snapshotter's mounts are the kernel's own, which need no activation: clients
-// are told so by Unimplemented, as containerd does, and mount them themselves.
-// Temporary mounts are made.
+// mounts is containerd.services.mounts.v1.Mounts. Mounts that the kernel can mount as
+// they are need no activation: clients are told so by Unimplemented, as containerd
+// does, and mount them themselves. What has transforms, is a loop device, or is to be
+// temporary is mounted here.
 type mounts struct {
 	api.UnimplementedMountsServer
-	dir string
+	dir  string
+	root string // lifecycle's data
+	db   *meta.DB
+	log  *slog.Logger
 
 	mu sync.Mutex // one activation at a time
-}
-
-const (
-	mountsDir    = "mounts"
-	activationOf = "info.json"
-	leaseOf      = "lease"
-)
-
-// newMounts undoes activations that a predecessor was killed in.
-func newMounts(dir string) (*mounts, error) {
-	all, err := filepath.Glob(filepath.Join(dir, "*", "*"))
-	if err != nil {
-		return nil, err
-	}
-	var failed error
-	for _, a := range all {
-		if _, err := os.Lstat(filepath.Join(a, activationOf)); errors.Is(err, fs.ErrNotExist) {
-			failed = errors.Join(failed, deactivate(a))
-		}
-	}
-	if failed != nil {
-		return nil, fmt.Errorf("undo mounts: %w", failed)
-	}
-	return &mounts{dir: dir}, nil
-}
-
-// deactivate unmounts what is mounted in a, the last first, and removes it. Cut off,
-// it is gone on with at the next start, since the first thing to go is the info.
-func deactivate(a string) error {
-	if err := os.Remove(filepath.Join(a, activationOf)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	entries, err := os.ReadDir(a)
-	if err != nil {
-		return err
-	}
-	number := func(e fs.DirEntry) int {
-		n, _ := strconv.Atoi(e.Name())
-		return n
-	}
-	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return number(b) - number(a) })
-	for _, e := range entries {
-		path := filepath.Join(a, e.Name())
-		if err := mount.Unmount(path); err != nil {
-			return err
-		}
-		// Not RemoveAll: it would eat what is still mounted.
-		if err := os.Remove(path); err != nil {
-			return err
-		}
-	}
-	return os.Remove(a)
 }
 
 // at is the directory of an activation.
@@ -103,20 +44,25 @@ func (m *mounts) at(ctx context.Context, name string) (string, error) {
 	if name == "" {
 		return "", fmt.Errorf("mounts without a name: %w", errdefs.ErrInvalidArgument)
 	}
-	return filepath.Join(m.dir, s.Namespace, digest.FromString(name).Encoded()), nil
+	return m.in(s.Namespace, name), nil
 }
 
-func (m *mounts) Activate(ctx context.Context, r *api.ActivateRequest) (_ *api.ActivateResponse, err error) {
+// all are the directories of the activations in a namespace.
+func (m *mounts) all(ns string) ([]string, error) {
+	return filepath.Glob(filepath.Join(m.dir, ns, "*"))
+}
+
+func (m *mounts) in(ns, name string) string {
+	return filepath.Join(m.dir, ns, digest.FromString(name).Encoded())
+}
+
+func (m *mounts) Activate(ctx context.Context, r *api.ActivateRequest) (*api.ActivateResponse, error) {
 	dir, err := m.at(ctx, r.Name)
 	if err != nil {
 		return nil, err
 	}
-	for _, mt := range r.Mounts {
-		if strings.Contains(mt.Type, "/") {
-			return nil, fmt.Errorf("activate mounts %q: transform of type %s: %w", r.Name, mt.Type, errdefs.ErrNotImplemented)
-		}
-	}
-	if !r.Temporary {
+	here, ok := plan(r.Mounts, r.Temporary)
+	if !ok {
 		return nil, fmt.Errorf("activate mounts %q: the kernel mounts them as they are: %w", r.Name, errdefs.ErrNotImplemented)
 	}
 	if err := meta.CheckLabels(r.Labels); err != nil {
@@ -124,50 +70,11 @@ func (m *mounts) Activate(ctx context.Context, r *api.ActivateRequest) (_ *api.A
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
-		return nil, fmt.Errorf("activate mounts %q: %w", r.Name, err)
-	}
-	if err := os.Mkdir(dir, 0o700); errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("mounts %q: %w", r.Name, errdefs.ErrAlreadyExists)
-	} else if err != nil {
-		return nil, fmt.Errorf("activate mounts %q: %w", r.Name, err)
-	}
-	defer errs.Undo(&err, func() error { return deactivate(dir) })
-	if lease := header(ctx, leaseHeader); lease != "" {
-		if err := os.WriteFile(filepath.Join(dir, leaseOf), []byte(lease), 0o600); err != nil {
-			return nil, fmt.Errorf("activate mounts %q: %w", r.Name, err)
-		}
-	}
 	info := &types.ActivationInfo{Name: r.Name, Labels: r.Labels}
-	for i, mt := range r.Mounts {
-		active, err := activate(mt, filepath.Join(dir, strconv.Itoa(i)))
-		if err != nil {
-			return nil, fmt.Errorf("activate mounts %q: %w", r.Name, err)
-		}
-		info.Active = append(info.Active, active)
-	}
-	if n := len(info.Active); n > 0 {
-		// What the client mounts where it wants to have it.
-		info.System = []*types.Mount{{Type: "bind", Source: info.Active[n-1].MountPoint, Options: []string{"rbind"}}}
-	}
-	data, err := protojson.Marshal(info)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.WriteFile(filepath.Join(dir, activationOf), data, 0o600); err != nil {
+	if err := m.activate(ctx, dir, header(ctx, leaseHeader), info, r.Mounts, here, r.Temporary); err != nil {
 		return nil, fmt.Errorf("activate mounts %q: %w", r.Name, err)
 	}
 	return &api.ActivateResponse{Info: info}, nil
-}
-
-func activate(mt *types.Mount, point string) (*types.ActiveMount, error) {
-	if err := os.Mkdir(point, 0o700); err != nil {
-		return nil, err
-	}
-	if err := mount.All(mountsFromAPI([]*types.Mount{mt}), point); err != nil {
-		return nil, err
-	}
-	return &types.ActiveMount{Mount: mt, MountedAt: timestamppb.Now(), MountPoint: point}, nil
 }
 
 func (m *mounts) Deactivate(ctx context.Context, r *api.DeactivateRequest) (*emptypb.Empty, error) {
@@ -186,20 +93,124 @@ func (m *mounts) Deactivate(ctx context.Context, r *api.DeactivateRequest) (*emp
 	return &emptypb.Empty{}, nil
 }
 
-// endLease deactivates what was activated under a lease that was deleted.
-func (m *mounts) endLease(ns, lease string) error {
+// rootfs activates the mounts of a task's root filesystem where that is needed, and
+// gives what the shim is to mount. They end with the task, or with its container.
+func (m *mounts) rootfs(ctx context.Context, ns, id string, all []*types.Mount) (rest []*types.Mount, activated bool, err error) {
+	here, ok := plan(all, false)
+	if !ok {
+		return all, false, nil
+	}
+	// It would be of a task that is gone: there is no other.
+	if err := m.endTask(ns, id); err != nil {
+		return nil, false, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	all, err := filepath.Glob(filepath.Join(m.dir, ns, "*", leaseOf))
-	for _, file := range all {
-		if id, rerr := os.ReadFile(file); rerr == nil && string(id) == lease {
-			err = errors.Join(err, deactivate(filepath.Dir(file)))
-		}
+	info := &types.ActivationInfo{Name: id, Labels: map[string]string{labelTask: id}}
+	err = m.activate(ctx, m.in(ns, id), "", info, all, here, false)
+	if errdefs.IsAlreadyExists(err) { // the client's own, made for this task
+		info, err = readActivation(m.in(ns, id))
+		return info.GetSystem(), false, err
 	}
 	if err != nil {
-		return fmt.Errorf("deactivate mounts of lease %s: %w", lease, err)
+		return nil, false, fmt.Errorf("activate mounts of task %s: %w", id, err)
+	}
+	return info.System, true, nil
+}
+
+// endTask deactivates what was activated for a task.
+func (m *mounts) endTask(ns, id string) error {
+	dir := m.in(ns, id)
+	// Most tasks have none.
+	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	info, err := readActivation(dir)
+	if errdefs.IsNotFound(err) || err == nil && info.Labels[labelTask] != id {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if err := deactivate(dir); err != nil {
+		return fmt.Errorf("deactivate mounts of task %s: %w", id, err)
 	}
 	return nil
+}
+
+// labelBackRef, with a kind and a name of the client's after it, says what keeps an
+// activation; a lease does too (containerd, docs/garbage-collection.md).
+const labelBackRef = "containerd.io/gc.bref."
+
+// labelTask is the one on the activation of a task's mounts.
+const labelTask = labelBackRef + "container"
+
+// collect deactivates what nothing keeps. It is called when garbage was collected.
+func (m *mounts) collect(ctx context.Context) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all, err := m.all("*")
+	for _, dir := range all {
+		info, rerr := readActivation(dir)
+		if errdefs.IsNotFound(rerr) {
+			continue // a deactivation that failed, for the next start
+		}
+		if rerr == nil && !m.kept(ctx, filepath.Base(filepath.Dir(dir)), dir, info) {
+			rerr = deactivate(dir)
+		}
+		err = errors.Join(err, rerr)
+	}
+	if err != nil {
+		m.log.Error("deactivate mounts that nothing needs", "err", err)
+	}
+}
+
+func (m *mounts) kept(ctx context.Context, ns, dir string, info *types.ActivationInfo) bool {
+	scope := meta.Scope{Namespace: ns}
+	if lease, err := os.ReadFile(filepath.Join(dir, leaseOf)); err == nil && m.leased(ns, string(lease)) {
+		return true
+	}
+	for label, value := range info.Labels {
+		kind, ok := strings.CutPrefix(label, labelBackRef)
+		if !ok {
+			continue
+		}
+		kind, rest, _ := strings.Cut(strings.ReplaceAll(kind, "/", "."), ".")
+		var err error
+		switch kind {
+		case "container":
+			_, err = m.db.Containers(ns).Get(value)
+		case "image":
+			_, err = m.db.Images(ns).Get(ctx, value)
+		case "content":
+			_, err = m.db.Content(scope).Info(ctx, digest.Digest(value))
+		case "snapshot":
+			snapshotter, _, _ := strings.Cut(rest, ".")
+			err = m.snapshot(ctx, scope, snapshotter, value)
+		default:
+			continue
+		}
+		if !errdefs.IsNotFound(err) {
+			return true
+		}
+	}
+	return false
+}
+
+// leased says whether there is a lease, or that is not known.
+func (m *mounts) leased(ns, id string) bool {
+	all, err := m.db.Leases(ns).List(fmt.Sprintf("id==%q", id))
+	return err != nil || len(all) > 0
+}
+
+func (m *mounts) snapshot(ctx context.Context, s meta.Scope, snapshotter, key string) error {
+	store, err := m.db.Snapshots(s, snapshotter)
+	if err != nil {
+		return err
+	}
+	_, err = store.Stat(ctx, key)
+	return err
 }
 
 func (m *mounts) Info(ctx context.Context, r *api.InfoRequest) (*api.InfoResponse, error) {
@@ -214,15 +225,25 @@ func (m *mounts) Info(ctx context.Context, r *api.InfoRequest) (*api.InfoRespons
 	return &api.InfoResponse{Info: info}, nil
 }
 
-func readActivation(dir string) (*types.ActivationInfo, error) {
-	data, err := os.ReadFile(filepath.Join(dir, activationOf))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, errdefs.ErrNotFound
-	} else if err != nil {
+// Update writes labels, all of them where the mask names none.
+func (m *mounts) Update(ctx context.Context, r *api.UpdateRequest) (*api.UpdateResponse, error) {
+	dir, err := m.at(ctx, r.Info.GetName())
+	if err != nil {
 		return nil, err
 	}
-	var info types.ActivationInfo
-	return &info, protojson.Unmarshal(data, &info)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	info, err := readActivation(dir)
+	if err != nil {
+		return nil, fmt.Errorf("mounts %q: %w", r.Info.Name, err)
+	}
+	if info.Labels, err = meta.EditLabels(info.Labels, r.Info.Labels, r.UpdateMask.GetPaths()); err != nil {
+		return nil, fmt.Errorf("update mounts %q: %w", r.Info.Name, err)
+	}
+	if err := writeActivation(dir, info); err != nil {
+		return nil, fmt.Errorf("update mounts %q: %w", r.Info.Name, err)
+	}
+	return &api.UpdateResponse{Info: info}, nil
 }
 
 func (m *mounts) List(r *api.ListRequest, srv api.Mounts_ListServer) error {
@@ -234,7 +255,7 @@ func (m *mounts) List(r *api.ListRequest, srv api.Mounts_ListServer) error {
 	if err != nil {
 		return err
 	}
-	all, err := filepath.Glob(filepath.Join(m.dir, s.Namespace, "*"))
+	all, err := m.all(s.Namespace)
 	if err != nil {
 		return err
 	}

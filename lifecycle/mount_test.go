@@ -5,10 +5,15 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
+	containersapi "github.com/containerd/containerd/api/services/containers/v1"
 	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
 	mountsapi "github.com/containerd/containerd/api/services/mounts/v1"
+	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/api/types"
 	"google.golang.org/grpc/codes"
 )
@@ -35,8 +40,6 @@ func TestTemporaryMountsComeAndGo(t *testing.T) {
 	}
 	_, err := activate("m", false, bind(one))
 	wantCode(t, codes.Unimplemented, err) // the client mounts it itself
-	_, err = activate("m", true, &types.Mount{Type: "format/mkdir/overlay"})
-	wantCode(t, codes.Unimplemented, err)
 	if _, err = activate("m", true, bind(one), bind("/no/such/dir")); err == nil {
 		t.Error("what is not there was mounted")
 	}
@@ -87,9 +90,14 @@ func TestTemporaryMountsComeAndGo(t *testing.T) {
 	}
 	ok(a.leases.Create(ctx, &leasesapi.CreateRequest{ID: "l"}))(t)
 	ok(mounts.Activate(in("ns", "containerd-lease", "l"), &mountsapi.ActivateRequest{Name: "leased", Mounts: []*types.Mount{bind(one)}, Temporary: true}))(t)
-	ok(a.leases.Delete(ctx, &leasesapi.DeleteRequest{ID: "l"}))(t)
+	_, err = mounts.Activate(in("ns", "containerd-lease", "none"), &mountsapi.ActivateRequest{Name: "unleased", Mounts: []*types.Mount{bind(one)}, Temporary: true})
+	wantCode(t, codes.NotFound, err)
+	ok(a.leases.Delete(ctx, &leasesapi.DeleteRequest{ID: "l", Sync: true}))(t)
 	_, err = mounts.Info(ctx, &mountsapi.InfoRequest{Name: "leased"})
 	wantCode(t, codes.NotFound, err)
+	_, err = mounts.Info(ctx, &mountsapi.InfoRequest{Name: "m"})
+	wantCode(t, codes.NotFound, err) // nothing kept it when garbage was collected
+	ok(activate("m", true, bind(one)))(t)
 	ok(mounts.Deactivate(ctx, &mountsapi.DeactivateRequest{Name: "m"}))(t)
 	if left := mountsBelow(t, d.state()); len(left) > 0 {
 		t.Errorf("left: %v", left)
@@ -99,5 +107,127 @@ func TestTemporaryMountsComeAndGo(t *testing.T) {
 	_, err = mounts.Info(ctx, &mountsapi.InfoRequest{Name: "m"})
 	wantCode(t, codes.NotFound, err)
 	_, err = mounts.Update(ctx, &mountsapi.UpdateRequest{Info: info})
-	wantCode(t, codes.Unimplemented, err)
+	wantCode(t, codes.NotFound, err)
+}
+
+// What a label names keeps an activation, and labels change.
+func TestAnActivationIsKeptByWhatItsLabelsName(t *testing.T) {
+	d := newDaemon(t)
+	defer d.startOurs(t)()
+	a, ctx := d.dial(t), in("ns")
+	mounts := mountsapi.NewMountsClient(a)
+	ok(a.containers.Create(ctx, &containersapi.CreateContainerRequest{Container: container("c", nil)}))(t)
+	blob := ok(a.write(ctx, "blob", []byte("blob"), map[string]string{"containerd.io/gc.root": "1"}))(t)
+	ok(a.snapshots.Prepare(ctx, &snapshotsapi.PrepareSnapshotRequest{
+		Snapshotter: "overlayfs", Key: "k", Labels: map[string]string{"containerd.io/gc.root": "1"},
+	}))(t)
+	for name, labels := range map[string]map[string]string{
+		"by-container": {"containerd.io/gc.bref.container": "c"},
+		"by-content":   {"containerd.io/gc.bref.content.a": blob.String()},
+		"by-snapshot":  {"containerd.io/gc.bref.snapshot.overlayfs": "k"},
+		"by-nothing":   {"containerd.io/gc.bref.container": "none", "other": "c"},
+	} {
+		ok(mounts.Activate(ctx, &mountsapi.ActivateRequest{
+			Name: name, Labels: labels, Temporary: true,
+			Mounts: []*types.Mount{{Type: "bind", Source: d.dir, Options: []string{"bind"}}},
+		}))(t)
+	}
+	kept := func() (names []string) {
+		s := ok(mounts.List(ctx, &mountsapi.ListRequest{}))(t)
+		for {
+			m, err := s.Recv()
+			if errors.Is(err, io.EOF) {
+				slices.Sort(names)
+				return names
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			names = append(names, m.Info.Name)
+		}
+	}
+	collect := func() {
+		ok(a.leases.Create(ctx, &leasesapi.CreateRequest{ID: "l"}))(t)
+		ok(a.leases.Delete(ctx, &leasesapi.DeleteRequest{ID: "l", Sync: true}))(t)
+	}
+	collect()
+	if got := kept(); !slices.Equal(got, []string{"by-container", "by-content", "by-snapshot"}) {
+		t.Errorf("kept: %v", got)
+	}
+	ok(a.containers.Delete(ctx, &containersapi.DeleteContainerRequest{ID: "c"}))(t)
+	up := ok(mounts.Update(ctx, &mountsapi.UpdateRequest{
+		Info: &types.ActivationInfo{Name: "by-content", Labels: map[string]string{"a": "b"}}, UpdateMask: mask("labels"),
+	}))(t).Info
+	wantLabels(t, up.Labels, "a=b")
+	_, err := mounts.Update(ctx, &mountsapi.UpdateRequest{Info: &types.ActivationInfo{Name: "by-snapshot"}, UpdateMask: mask("active")})
+	wantCode(t, codes.InvalidArgument, err)
+	collect()
+	if got := kept(); !slices.Equal(got, []string{"by-snapshot"}) {
+		t.Errorf("kept: %v", got)
+	}
+	ok(a.snapshots.Remove(ctx, &snapshotsapi.RemoveSnapshotRequest{Snapshotter: "overlayfs", Key: "k"}))(t)
+	collect()
+	if got := kept(); len(got) > 0 {
+		t.Errorf("kept: %v", got)
+	}
+}
+
+// A task's root filesystem may be of mounts that only lifecycle can make: they end
+// with it, whatever becomes of it.
+func TestTheMountsOfATaskEndWithIt(t *testing.T) {
+	w := newWorld(t)
+	stop := w.startOurs(t)
+	mounts := mountsapi.NewMountsClient(w)
+	root := []*types.Mount{
+		{Type: "mkfs/loop", Source: filepath.Join(w.root(), "disk"), Options: []string{"X-containerd.mkfs.size=16MiB"}},
+		{Type: "format/ext4", Source: "{{ mount 0 }}"},
+		{Type: "format/mkdir/overlay", Source: "overlay", Options: []string{
+			"X-containerd.mkdir.path={{ mount 1 }}/upper:0755", "X-containerd.mkdir.path={{ mount 1 }}/work",
+			"lowerdir=" + w.rootfs, "upperdir={{ mount 1 }}/upper", "workdir={{ mount 1 }}/work",
+		}},
+	}
+	record := func(id, script string) {
+		c := container(id, nil)
+		c.Spec = w.spec(t, id, script)
+		ok(w.containers.Create(w.ctx, &containersapi.CreateContainerRequest{Container: c}))(t)
+	}
+	ended := func(id string) {
+		t.Helper()
+		_, err := mounts.Info(w.ctx, &mountsapi.InfoRequest{Name: id})
+		wantCode(t, codes.NotFound, err)
+		if left := mountsBelow(t, filepath.Join(w.state(), "mounts")); len(left) > 0 {
+			t.Errorf("left: %v", left)
+		}
+		for _, file := range globbed(t, "/sys/block/loop*/loop/backing_file") {
+			if data, _ := os.ReadFile(file); strings.HasPrefix(string(data), w.root()) {
+				t.Errorf("left: %s of %s", file, data)
+			}
+		}
+	}
+	record("wrong", "true")
+	_, err := w.tasks.Create(w.ctx, &tasksapi.CreateTaskRequest{ContainerID: "wrong", Rootfs: append(slices.Clone(root[:2]), &types.Mount{Type: "format/none", Source: "{{ mount 7 }}"})})
+	wantCode(t, codes.InvalidArgument, err)
+	ended("wrong")
+	for _, exit := range []uint32{137, 8} { // the disk is made once
+		record("task", "[ -e /was ] && exit 8; echo > /was; exec sleep 1000")
+		ok(w.tasks.Create(w.ctx, &tasksapi.CreateTaskRequest{ContainerID: "task", Rootfs: root}))(t)
+		if info := ok(mounts.Info(w.ctx, &mountsapi.InfoRequest{Name: "task"}))(t).Info; len(info.Active) != 2 || len(info.System) != 1 || info.System[0].Type != "overlay" {
+			t.Errorf("activated: %v", info)
+		}
+		_, err = w.tasks.Create(w.ctx, &tasksapi.CreateTaskRequest{ContainerID: "task", Rootfs: root})
+		wantCode(t, codes.AlreadyExists, err)
+		ok(w.tasks.Start(w.ctx, &tasksapi.StartRequest{ContainerID: "task"}))(t)
+		stop()
+		stop = w.startOurs(t)
+		if exit == 137 {
+			w.kill(t, "task")
+		}
+		if r := w.wait(t, "task"); r.ExitStatus != exit {
+			t.Errorf("ended with %d, want %d", r.ExitStatus, exit)
+		}
+		ok(w.tasks.Delete(w.ctx, &tasksapi.DeleteTaskRequest{ContainerID: "task"}))(t)
+		ended("task")
+		ok(w.containers.Delete(w.ctx, &containersapi.DeleteContainerRequest{ID: "task"}))(t)
+	}
+	stop()
+	w.nothingLeft(t, "*")
 }

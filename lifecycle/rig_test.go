@@ -32,6 +32,7 @@ import (
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/typeurl/v2"
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
@@ -56,9 +57,14 @@ func newDaemon(t testing.TB) daemon {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if mounts := mountsBelow(t, dir); len(mounts) > 0 {
+		mounts := mountsBelow(t, dir)
+		if len(mounts) > 0 {
 			t.Errorf("left mounted: %v", mounts)
-			return // RemoveAll would eat what is mounted
+		}
+		for _, point := range slices.Backward(mounts) { // else RemoveAll would eat what is mounted
+			if err := unix.Unmount(point, unix.MNT_DETACH); err != nil {
+				t.Fatalf("unmount %s: %v", point, err)
+			}
 		}
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)

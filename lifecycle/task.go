@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -30,8 +31,9 @@ const stateWait = 2 * time.Second
 // of its shim.
 type tasks struct {
 	api.UnimplementedTasksServer
-	db    *meta.DB
-	shims *shims.Table
+	db     *meta.DB
+	shims  *shims.Table
+	mounts *mounts
 }
 
 func (t *tasks) task(ctx context.Context, id string) (*shims.Task, error) {
@@ -83,12 +85,20 @@ func (t *tasks) Create(ctx context.Context, r *api.CreateTaskRequest) (_ *api.Cr
 	if len(options.GetValue()) == 0 {
 		options = c.Runtime.Options
 	}
+	activated := false
 	pid, err := t.shims.Create(ctx, s.Namespace, r.ContainerID, shims.CreateOptions{
 		Runtime: runtime, Options: options, Spec: c.Spec.GetValue(), Sandbox: c.Sandbox, Join: join,
 		Request: &shim.CreateTaskRequest{
-			Rootfs: r.Rootfs, Terminal: r.Terminal, Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Options: options,
+			Terminal: r.Terminal, Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Options: options,
+		},
+		Rootfs: func(ctx context.Context) (rootfs []*types.Mount, err error) {
+			rootfs, activated, err = t.mounts.rootfs(ctx, s.Namespace, r.ContainerID, r.Rootfs)
+			return rootfs, err
 		},
 	})
+	if err != nil && activated {
+		err = errors.Join(err, t.mounts.endTask(s.Namespace, r.ContainerID))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -135,6 +145,9 @@ func (t *tasks) Delete(ctx context.Context, r *api.DeleteTaskRequest) (*api.Dele
 	}
 	resp, err := tk.Delete(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := t.mounts.endTask(tk.Namespace, tk.ID); err != nil {
 		return nil, err
 	}
 	return &api.DeleteResponse{ID: r.ContainerID, Pid: resp.Pid, ExitStatus: resp.ExitStatus, ExitedAt: resp.ExitedAt}, nil

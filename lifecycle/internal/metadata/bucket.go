@@ -228,6 +228,19 @@ func editLabels(now, next map[string]string, paths []string) map[string]string {
 	return now
 }
 
+// EditLabels is editLabels for what is kept elsewhere, with both checked; no path
+// is all labels.
+func EditLabels(now, next map[string]string, paths []string) (map[string]string, error) {
+	if len(paths) == 0 {
+		paths = []string{"labels"}
+	}
+	if err := checkPaths(paths, "labels."); err != nil {
+		return nil, err
+	}
+	now = editLabels(now, next, paths)
+	return now, checkLabels(now)
+}
+
 // checkPaths refuses field paths that name none of the fields. A field that ends
 // in a dot is a map, of which a path may name one key.
 func checkPaths(paths []string, fields ...string) error {

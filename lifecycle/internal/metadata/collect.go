@@ -37,6 +37,7 @@ type collections struct {
 	running sync.Mutex // one collection at a time
 
 	mu        sync.Mutex
+	after     func(context.Context)
 	blobs     map[digest.Digest]struct{} // perhaps linked nowhere
 	snapshots map[string][]string        // by snapshotter, names without a record
 }
@@ -117,6 +118,14 @@ func (c *collections) take() (blobs map[digest.Digest]struct{}, snapshots map[st
 	return blobs, snapshots
 }
 
+// AfterCollect has fn called at the end of each collection, for what is kept by
+// records here and lies elsewhere.
+func (db *DB) AfterCollect(fn func(context.Context)) {
+	db.collections.mu.Lock()
+	defer db.collections.mu.Unlock()
+	db.collections.after = fn
+}
+
 // Collect collects garbage now and returns when it is gone.
 func (db *DB) Collect() { db.collect(context.Background()) }
 
@@ -137,6 +146,12 @@ func (db *DB) collect(ctx context.Context) {
 	}
 	if err := db.reserve.take(); err != nil {
 		db.log.Error("collect garbage", "err", err)
+	}
+	db.collections.mu.Lock()
+	after := db.collections.after
+	db.collections.mu.Unlock()
+	if after != nil {
+		after(ctx)
 	}
 }
 

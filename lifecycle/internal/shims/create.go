@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/containerd/api/runtime/bootstrap/v1"
 	api "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -27,6 +28,8 @@ type CreateOptions struct {
 	Spec    []byte // config.json
 	// Request is what the shim is asked; ID and Bundle are filled in here.
 	Request *api.CreateTaskRequest
+	// Rootfs gives the mounts of the root filesystem, when the shim runs.
+	Rootfs func(context.Context) ([]*types.Mount, error)
 	// Sandbox names the sandbox that the container is recorded in, "" for none.
 	Sandbox string
 	// Join is the shim that makes the task, where none is to be started.
@@ -50,7 +53,10 @@ func (t *Table) Create(ctx context.Context, ns, id string, o CreateOptions) (_ u
 		return 0, err
 	}
 	var r api.CreateTaskResponse
-	err = task.made(task.create(ctx, o, func() error {
+	err = task.made(task.create(ctx, o, func() (err error) {
+		if o.Request.Rootfs, err = o.Rootfs(ctx); err != nil {
+			return err
+		}
 		defer trace.Step(ctx, "shim Create", "")()
 		o.Request.ID, o.Request.Bundle = id, task.bundle.dir
 		return task.call(ctx, "Create", o.Request, &r)
