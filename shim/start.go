@@ -263,6 +263,9 @@ func serve(cfg Config, wait bool) error {
 	if err := slack.Monitor(monitorSlack); err != nil {
 		slog.Debug("the runtime's monitor polls as it does", "err", err)
 	}
+	if err := raiseOOMScore(); err != nil {
+		slog.Warn("the kernel spares this shim as it does the daemon", "err", err)
+	}
 	if wait {
 		return waitFor(cfg)
 	}
@@ -273,6 +276,24 @@ func serve(cfg Config, wait bool) error {
 	}
 	return s.Run()
 }
+
+// raiseOOMScore lets the kernel, where memory is out, kill a shim before the daemon
+// that started it, whose score it has until now: by one, as containerd's shims do.
+func raiseOOMScore() error {
+	const file = "/proc/self/oom_score_adj"
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	score, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil {
+		return fmt.Errorf("read %s: %w", file, err)
+	}
+	return os.WriteFile(file, strconv.AppendInt(nil, int64(min(score+1, maxOOMScore)), 10), 0)
+}
+
+// maxOOMScore is OOM_SCORE_ADJ_MAX (proc(5)).
+const maxOOMScore = 1000
 
 // monitorSlack is as long as a call that blocks may hold up other work: nobody
 // waits for the shim but in calls that take longer.

@@ -3,11 +3,13 @@ package shim_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -61,11 +63,27 @@ func (d *daemon) start(s starting) (out []byte, shim func() taskv3.TTRPCTaskServ
 		if err != nil || v2.ShimPid != r.ShimPid {
 			d.t.Errorf("by version 2 the shim says %v, %v", v2, err)
 		}
+		if ours, its := oomScore(d.t, os.Getpid()), oomScore(d.t, int(r.ShimPid)); its != min(ours+1, 1000) {
+			d.t.Errorf("the shim's oom_score_adj is %d, where who started it has %d", its, ours)
+		}
 		task.Shutdown(d.t.Context(), &taskv3.ShutdownRequest{})
 		c.Close()
 		gone(d.t, int(r.ShimPid))
 		return task
 	}
+}
+
+func oomScore(t testing.TB, pid int) int {
+	t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	score, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return score
 }
 
 func TestStartAnswersInTheCallersForm(t *testing.T) {
