@@ -94,7 +94,7 @@ func (i *images) getSave(w http.ResponseWriter, r *http.Request) error {
 	}
 	w.Header().Set("Content-Type", "application/x-tar")
 	begun := &begunWriter{w: w}
-	err = image.Export(r.Context(), i.stores, imgs, begun, image.ExportOptions{Platform: platform})
+	err = image.Export(r.Context(), i.stores, imgs, begun, image.ExportOptions{Platforms: few(platform)})
 	if err != nil && begun.begun {
 		i.cfg.Log.Error("save images", "names", refs, "err", err)
 		// The archive must not look whole: cut the connection.

@@ -108,6 +108,14 @@ func platformOf(r *http.Request) (*ocispec.Platform, error) {
 	return &p, nil
 }
 
+// few is the platform that was asked for, or none.
+func few(p *ocispec.Platform) []ocispec.Platform {
+	if p == nil {
+		return nil
+	}
+	return []ocispec.Platform{*p}
+}
+
 // authOf reads the credentials that the client sends along.
 func authOf(r *http.Request) (registryapi.AuthConfig, error) {
 	var auth registryapi.AuthConfig
@@ -342,7 +350,7 @@ func (i *images) push(ctx context.Context, out *messages, named reference.Named,
 		out.send(jsonstream.Message{Status: "The push refers to repository [" + named.Name() + "]"})
 	}
 	bars := &layerBars{out: out, words: pushWords(), first: begin}
-	sent, err := image.Push(ctx, i.stores, named.String(), img.Target, image.PushOptions{Registry: client, Platform: platform, Progress: bars.tell})
+	sent, err := image.Push(ctx, i.stores, named.String(), img.Target, image.PushOptions{Registry: client, Platforms: few(platform), Progress: bars.tell})
 	switch {
 	case errdefs.IsUnauthorized(err), errdefs.IsPermissionDenied(err):
 		return because(errdefs.ErrPermissionDenied, "push access denied for %s: %w", reference.FamiliarName(named), err)

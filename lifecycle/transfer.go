@@ -161,6 +161,24 @@ func (t *transfers) stores(s meta.Scope, snapshotter string) (image.Stores, erro
 	return image.Stores{Content: t.db.Content(s), Snapshots: sn, Snapshotter: snapshotter, Images: t.db.Images(s.Namespace), Flights: &t.flights}, nil
 }
 
+// unpacking gives the stores of the first wish, and each wish with its own.
+func (t *transfers) unpacking(s meta.Scope, each []wish) (first image.Stores, all []image.Wish, err error) {
+	if first, err = t.stores(s, ""); err != nil {
+		return first, nil, err
+	}
+	for i, w := range each {
+		by, err := t.stores(s, w.snapshotter)
+		if err != nil {
+			return first, nil, err
+		}
+		if i == 0 {
+			first = by
+		}
+		all = append(all, image.Wish{Platform: w.platform, Unpack: w.unpack, Snapshots: by.Snapshots, Snapshotter: by.Snapshotter})
+	}
+	return first, all, nil
+}
+
 // tag gives the image of one name another.
 func (t *transfers) tag(ctx context.Context, s meta.Scope, src, dst *transfertypes.ImageStore) error {
 	names := t.db.Images(s.Namespace)

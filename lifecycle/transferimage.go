@@ -24,21 +24,13 @@ func (t *transfers) pull(ctx context.Context, s meta.Scope, src *transfertypes.O
 	}
 	defer done()
 	each, all := wishes(dst)
-	stores, err := t.stores(s, "")
+	stores, more, err := t.unpacking(s, each)
 	if err != nil {
 		return err
 	}
 	o := image.PullOptions{Registry: registry, Name: dst.Name, AllPlatforms: all, Labels: dst.Labels, Progress: p.image}
-	for i, w := range each {
-		by, err := t.stores(s, w.snapshotter)
-		if err != nil {
-			return err
-		}
-		if i == 0 {
-			stores, o.Platform, o.Unpack = by, w.platform, w.unpack
-		} else {
-			o.More = append(o.More, image.Wish{Platform: w.platform, Unpack: w.unpack, Snapshots: by.Snapshots, Snapshotter: by.Snapshotter})
-		}
+	if len(more) > 0 {
+		o.Platform, o.Unpack, o.More = more[0].Platform, more[0].Unpack, more[1:]
 	}
 	p.status("Pulling from OCI Registry (%s)", src.Reference)
 	if _, err := image.Pull(ctx, stores, src.Reference, o); err != nil {
@@ -64,12 +56,8 @@ func (t *transfers) push(ctx context.Context, s meta.Scope, src *transfertypes.I
 		return err
 	}
 	o := image.PushOptions{Registry: registry, Progress: p.image}
-	if len(src.Platforms) > 1 {
-		return fmt.Errorf("push %d platforms of one image: %w", len(src.Platforms), errdefs.ErrNotImplemented)
-	}
 	for _, pl := range src.Platforms {
-		one := platformFromAPI(pl)
-		o.Platform = &one
+		o.Platforms = append(o.Platforms, platformFromAPI(pl))
 	}
 	p.status("Pushing to OCI Registry (%s)", dst.Reference)
 	if _, err := image.Push(ctx, stores, dst.Reference, img.Target, o); err != nil {
@@ -87,20 +75,16 @@ func (t *transfers) load(ctx context.Context, s meta.Scope, src *transfertypes.I
 	}
 	defer st.close()
 	each, all := wishes(dst)
-	if len(each) > 1 {
-		return fmt.Errorf("import %d platforms: %w", len(each), errdefs.ErrNotImplemented)
-	}
-	var w wish
-	if len(each) > 0 {
-		w = each[0]
-	}
-	stores, err := t.stores(s, w.snapshotter)
+	stores, more, err := t.unpacking(s, each)
 	if err != nil {
 		return err
 	}
-	o := image.ImportOptions{Unpack: w.unpack, Progress: p.image}
-	if !all || w.unpack {
-		o.Platform = w.platform
+	o := image.ImportOptions{Progress: p.image}
+	if len(more) > 0 {
+		o.Unpack, o.More = more[0].Unpack, more[1:]
+		if !all || o.Unpack {
+			o.Platform = more[0].Platform
+		}
 	}
 	o.Names = func(desc ocispec.Descriptor, index bool) []image.Image { return importNames(dst, desc, index) }
 	p.status("Importing")
@@ -219,12 +203,8 @@ func (t *transfers) save(ctx context.Context, s meta.Scope, src *transfertypes.I
 		return err
 	}
 	var o image.ExportOptions
-	if len(dst.Platforms) > 1 {
-		return fmt.Errorf("export %d platforms of one image: %w", len(dst.Platforms), errdefs.ErrNotImplemented)
-	}
 	for _, pl := range dst.Platforms {
-		one := platformFromAPI(pl)
-		o.Platform = &one
+		o.Platforms = append(o.Platforms, platformFromAPI(pl))
 	}
 	p.status("Exporting")
 	if err := image.Export(ctx, stores, images, newByteWriter(ctx, st), o); err != nil {

@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"sync"
 
@@ -16,16 +17,16 @@ import (
 // returns ends it.
 func (t *transfers) registry(ns string, r *transfertypes.OCIRegistry) (*remote.Client, func(), error) {
 	res := r.Resolver
-	for k := range res.GetHeaders() {
-		if k != "User-Agent" {
-			return nil, nil, fmt.Errorf("registry with header %q of its own: %w", k, errdefs.ErrNotImplemented)
-		}
-	}
 	plain := res.GetDefaultScheme() == "http"
 	cfg := remote.Config{
 		PlainHTTP: func(host string) bool { return plain || slices.Contains(t.insecure, host) },
 		HostsDir:  res.GetHostDir(),
+		Header:    http.Header{},
 	}
+	for name, value := range res.GetHeaders() {
+		cfg.Header.Set(name, value)
+	}
+	cfg.UserAgent = cfg.Header.Get("User-Agent")
 	done := func() {}
 	if id := res.GetAuthStream(); id != "" {
 		st, err := t.streams.take(ns, id)
@@ -82,6 +83,8 @@ func credential(m any) (remote.Credential, error) {
 		return remote.Credential{User: r.Username, Secret: r.Secret}, nil
 	case transfertypes.AuthType_REFRESH:
 		return remote.Credential{Secret: r.Secret}, nil
+	case transfertypes.AuthType_HEADER:
+		return remote.Credential{Authorization: r.Secret}, nil
 	}
 	return remote.Credential{}, fmt.Errorf("credentials of type %s: %w", r.AuthType, errdefs.ErrNotImplemented)
 }

@@ -76,6 +76,9 @@ func (c *Client) authorize(ctx context.Context, e endpoint, header []string, sco
 	if err != nil {
 		return "", fmt.Errorf("credentials for %s: %w", e.registry, err)
 	}
+	if cred.Authorization != "" {
+		return cred.Authorization, nil
+	}
 	var challenges []challenge
 	for _, h := range header {
 		challenges = append(challenges, parseChallenges(h)...)

@@ -30,6 +30,8 @@ import (
 type Credential struct {
 	User   string
 	Secret string
+	// Authorization, where it is set, is the value of that header, and all.
+	Authorization string
 }
 
 // Config says how registries are reached. The zero Config is usable.
@@ -50,6 +52,9 @@ type Config struct {
 	Backoff time.Duration
 	// UserAgent of every request; empty is "gantry/VERSION".
 	UserAgent string
+	// Header is sent to registries with every request, and to those that they redirect
+	// to as far as net/http does.
+	Header http.Header
 }
 
 // Client speaks to registries. It is safe for concurrent use and keeps

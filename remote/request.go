@@ -148,8 +148,10 @@ func (c *Client) send(ctx context.Context, e endpoint, k call, auth string) (*ht
 	if body != nil {
 		req.GetBody = k.body // for a redirect, or an idle connection that was closed
 	}
-	for name, values := range e.header {
-		req.Header[name] = values
+	for _, more := range []http.Header{c.cfg.Header, e.header} {
+		for name, values := range more {
+			req.Header[name] = values
+		}
 	}
 	for name, values := range k.header {
 		req.Header[name] = values

@@ -145,7 +145,7 @@ func TestExportAndImportAreEachOthersInverse(t *testing.T) {
 
 	t.Run("one platform", func(t *testing.T) {
 		p := &ocispec.Platform{OS: "linux", Architecture: "arm64"}
-		archive := exported(t, s, image.ExportOptions{Platform: p}, img)
+		archive := exported(t, s, image.ExportOptions{Platforms: []ocispec.Platform{*p}}, img)
 		other := stores(t, t.TempDir())
 		images, err := image.Import(t.Context(), other, bytes.NewReader(archive), image.ImportOptions{Unpack: true, Platform: p})
 		if err != nil || len(images) != 1 {

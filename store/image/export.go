@@ -27,7 +27,9 @@ const (
 
 // ExportOptions say what Export writes.
 type ExportOptions struct {
-	Platform *ocispec.Platform // only this platform's manifest; nil is all that is there
+	// Platforms whose manifests are written: of one that manifest, of several an index
+	// of them. None is all that is there.
+	Platforms []ocispec.Platform
 }
 
 // Export writes images as a tar that is an OCI image layout and a docker archive
@@ -36,7 +38,7 @@ type ExportOptions struct {
 func Export(ctx context.Context, s Stores, images []Image, w io.Writer, o ExportOptions) error {
 	e := &export{store: s.Content, seen: map[digest.Digest]bool{}, entry: map[digest.Digest]int{}}
 	for _, img := range images {
-		if err := e.add(ctx, img, o.Platform); err != nil {
+		if err := e.add(ctx, img, o.Platforms); err != nil {
 			return fmt.Errorf("export %s: %w", img.Name, err)
 		}
 	}
@@ -54,14 +56,14 @@ type export struct {
 	entry  map[digest.Digest]int // in docker, by manifest
 }
 
-func (e *export) add(ctx context.Context, img Image, p *ocispec.Platform) error {
-	target := img.Target
-	m, desc, err := e.choose(ctx, target, p)
+func (e *export) add(ctx context.Context, img Image, platforms []ocispec.Platform) error {
+	target, err := narrow(ctx, e.store, img.Target, platforms)
 	if err != nil {
 		return err
 	}
-	if p != nil {
-		target = desc
+	m, desc, err := e.choose(ctx, target)
+	if err != nil {
+		return err
 	}
 	if err := e.collect(ctx, target, maxNesting); err != nil {
 		return err
@@ -89,9 +91,9 @@ func (e *export) add(ctx context.Context, img Image, p *ocispec.Platform) error 
 }
 
 // choose finds the manifest that the docker archive shows: it can show one only.
-func (e *export) choose(ctx context.Context, target ocispec.Descriptor, p *ocispec.Platform) (ocispec.Manifest, ocispec.Descriptor, error) {
-	m, desc, err := Manifest(ctx, e.store, target, p)
-	if p != nil || !errdefs.IsNotFound(err) || !isIndex(target.MediaType) {
+func (e *export) choose(ctx context.Context, target ocispec.Descriptor) (ocispec.Manifest, ocispec.Descriptor, error) {
+	m, desc, err := Manifest(ctx, e.store, target, nil)
+	if !errdefs.IsNotFound(err) || !isIndex(target.MediaType) {
 		return m, desc, err
 	}
 	all, perr := Platforms(ctx, e.store, target)

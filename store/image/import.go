@@ -24,6 +24,8 @@ import (
 type ImportOptions struct {
 	Platform *ocispec.Platform
 	Unpack   bool
+	// More is unpacked besides. Of several platforms each image must have one.
+	More []Wish
 	// Digests also names images that have no name in the archive, by this prefix and
 	// "@DIGEST"; empty leaves them out.
 	Digests string
@@ -341,26 +343,47 @@ func (a *archive) settle(ctx context.Context, target ocispec.Descriptor, o Impor
 	if err := a.whole(ctx, target, maxNesting); err != nil {
 		return fmt.Errorf("image %s: %w", target.Digest, err)
 	}
-	m, _, err := Manifest(ctx, a.stores.Content, target, o.Platform)
-	if errdefs.IsNotFound(err) && o.Platform == nil {
-		return nil // for other machines only: there is nothing to unpack
+	var lacking error
+	fits := 0
+	for _, w := range append([]Wish{{Platform: o.Platform, Unpack: o.Unpack}}, o.More...) {
+		here, err := a.fit(ctx, target, w)
+		switch {
+		case errdefs.IsNotFound(err):
+			lacking = errors.Join(lacking, err)
+			continue
+		case err == nil && here && w.Unpack:
+			_, err = Unpack(ctx, w.in(a.stores), target, UnpackOptions{Platform: w.Platform, Progress: o.Progress})
+		}
+		if err != nil {
+			return err
+		}
+		fits++
+	}
+	if fits == 0 {
+		return lacking
+	}
+	return nil
+}
+
+// fit says whether target has something for w to unpack, and refuses one that is for
+// other platforms. One that is for other machines than this is fine where w names none.
+func (a *archive) fit(ctx context.Context, target ocispec.Descriptor, w Wish) (bool, error) {
+	m, _, err := Manifest(ctx, a.stores.Content, target, w.Platform)
+	if errdefs.IsNotFound(err) && w.Platform == nil {
+		return false, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	config, err := readConfig(ctx, a.stores.Content, m)
 	if err != nil {
-		return err
+		return false, err
 	}
-	if o.Platform != nil && config.OS != "" && !matcherOf(o.Platform).Match(config.Platform) {
-		return fmt.Errorf("image %s is for platform %s, not %s: %w",
-			target.Digest, platforms.Format(config.Platform), formatPlatform(o.Platform), errdefs.ErrNotFound)
+	if w.Platform != nil && config.OS != "" && !matcherOf(w.Platform).Match(config.Platform) {
+		return false, fmt.Errorf("image %s is for platform %s, not %s: %w",
+			target.Digest, platforms.Format(config.Platform), formatPlatform(w.Platform), errdefs.ErrNotFound)
 	}
-	if !o.Unpack {
-		return nil
-	}
-	_, err = Unpack(ctx, a.stores, target, UnpackOptions{Platform: o.Platform, Progress: o.Progress})
-	return err
+	return true, nil
 }
 
 // whole labels what is there of target and refuses what lacks a part. An index

@@ -157,6 +157,50 @@ func bool2int(b bool) int {
 	return 0
 }
 
+// narrow gives what target has for the given platforms: of one its manifest, of several
+// an index of theirs and of what is said of them, which is stored. Each must be there.
+func narrow(ctx context.Context, s content.Store, target ocispec.Descriptor, ps []ocispec.Platform) (ocispec.Descriptor, error) {
+	switch {
+	case len(ps) == 0:
+		return target, nil
+	case len(ps) == 1 || !isIndex(target.MediaType):
+		_, target, err := Manifest(ctx, s, target, &ps[0])
+		return target, err
+	}
+	index, err := readIndex(ctx, stored{s}, target)
+	if err != nil {
+		return target, err
+	}
+	var kept []ocispec.Descriptor
+	is := func(dgst string) bool {
+		return slices.ContainsFunc(kept, func(m ocispec.Descriptor) bool { return m.Digest.String() == dgst })
+	}
+	for _, p := range ps {
+		_, m, err := Manifest(ctx, s, target, &p)
+		if err != nil {
+			return target, err
+		}
+		if !is(m.Digest.String()) {
+			kept = append(kept, m)
+		}
+	}
+	for _, m := range index.Manifests {
+		if attestation(m) && is(m.Annotations["vnd.docker.reference.digest"]) {
+			kept = append(kept, m)
+		}
+	}
+	if !slices.ContainsFunc(index.Manifests, func(m ocispec.Descriptor) bool { return !is(m.Digest.String()) }) {
+		return target, nil
+	}
+	index.Manifests = kept
+	data, err := json.Marshal(index)
+	if err != nil {
+		return target, err
+	}
+	narrowed := ocispec.Descriptor{MediaType: target.MediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
+	return narrowed, content.WriteBlob(ctx, s, ingestRef(narrowed), data, narrowed, refsOfIndex(index))
+}
+
 func matcherOf(p *ocispec.Platform) platforms.MatchComparer {
 	if p == nil {
 		return platforms.Default()

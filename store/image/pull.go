@@ -36,13 +36,21 @@ type PullOptions struct {
 	Progress func(Progress)
 }
 
-// Wish is a platform that a pull is to fetch.
+// Wish is a platform that a pull is to fetch, or an import to unpack.
 type Wish struct {
 	Platform *ocispec.Platform // nil is this machine's
 	Unpack   bool
 	// Snapshots and its name are where to, if not to those of the stores.
 	Snapshots   snapshot.Snapshotter
 	Snapshotter string
+}
+
+// in gives the stores that w is unpacked into.
+func (w Wish) in(s Stores) Stores {
+	if w.Snapshots != nil {
+		s.Snapshots, s.Snapshotter = w.Snapshots, w.Snapshotter
+	}
+	return s
 }
 
 // Pull fetches ref, verifies, stores and unpacks it in one pass, and names it.
@@ -91,9 +99,7 @@ func (p puller) platform(ctx context.Context, target ocispec.Descriptor, w Wish)
 	if err != nil {
 		return err
 	}
-	if w.Snapshots != nil {
-		p.stores.Snapshots, p.stores.Snapshotter = w.Snapshots, w.Snapshotter
-	}
+	p.stores = w.in(p.stores)
 	return p.layers(ctx, m, w.Unpack)
 }
 

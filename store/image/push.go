@@ -21,7 +21,9 @@ import (
 // PushOptions say what Push sends.
 type PushOptions struct {
 	Registry *remote.Client
-	Platform *ocispec.Platform // only this platform's manifest; nil is all that is there
+	// Platforms whose manifests are sent: of one that manifest, of several an index
+	// of them. None is all that is there.
+	Platforms []ocispec.Platform
 	Progress func(Progress)
 }
 
@@ -32,8 +34,8 @@ func Push(ctx context.Context, s Stores, ref string, target ocispec.Descriptor, 
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	if o.Platform != nil {
-		_, target, err = Manifest(ctx, s.Content, target, o.Platform)
+	if len(o.Platforms) > 0 {
+		target, err = narrow(ctx, s.Content, target, o.Platforms)
 	} else {
 		target, err = complete(ctx, s.Content, target)
 	}

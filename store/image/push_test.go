@@ -142,7 +142,7 @@ func TestPushOfAnIndex(t *testing.T) {
 		s, img := get(t, true)
 		reg := registrytest.Start(t)
 		sent, err := image.Push(t.Context(), s, reg.Host+"/b:1", img.Target, image.PushOptions{
-			Registry: client(), Platform: &ocispec.Platform{OS: "linux", Architecture: "arm64"},
+			Registry: client(), Platforms: []ocispec.Platform{{OS: "linux", Architecture: "arm64"}},
 		})
 		if err != nil {
 			t.Fatal(err)
