@@ -2,6 +2,7 @@ package lifecycle_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -197,11 +198,15 @@ func TestTheMountsOfATaskEndWithIt(t *testing.T) {
 		if left := mountsBelow(t, filepath.Join(w.state(), "mounts")); len(left) > 0 {
 			t.Errorf("left: %v", left)
 		}
-		for _, file := range globbed(t, "/sys/block/loop*/loop/backing_file") {
-			if data, _ := os.ReadFile(file); strings.HasPrefix(string(data), w.root()) {
-				t.Errorf("left: %s of %s", file, data)
+		// The kernel takes a device away when the last of it is closed, a little later.
+		eventually(t, "no loop device is left", func() error {
+			for _, file := range globbed(t, "/sys/block/loop*/loop/backing_file") {
+				if data, _ := os.ReadFile(file); strings.HasPrefix(string(data), w.root()) {
+					return fmt.Errorf("%s is of %s", file, data)
+				}
 			}
-		}
+			return nil
+		})
 	}
 	record("wrong", "true")
 	_, err := w.tasks.Create(w.ctx, &tasksapi.CreateTaskRequest{ContainerID: "wrong", Rootfs: append(slices.Clone(root[:2]), &types.Mount{Type: "format/none", Source: "{{ mount 7 }}"})})
