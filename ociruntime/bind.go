@@ -15,7 +15,14 @@ import (
 // earlier mount brings is opened by the child.
 func (c *compiler) bind(m specs.Mount, o mountOptions, dest string, earlier []specs.Mount) error {
 	src := bindSource(c.Bundle, m)
+	if target, ok := c.Links[src]; ok && o.links.copied {
+		c.link(target, dest)
+		return nil
+	}
 	flags := treeFlags
+	if o.links.source {
+		flags |= unix.AT_SYMLINK_NOFOLLOW
+	}
 	if o.recursive {
 		flags |= unix.AT_RECURSIVE
 	}
@@ -47,12 +54,31 @@ func (c *compiler) bind(m specs.Mount, o mountOptions, dest string, earlier []sp
 		})
 	}
 	if broughtBy(earlier, c.Rootfs, src) {
-		c.bindInside(f, dest)
+		c.bindInside(f, dest, o.links)
 		return nil
 	}
 	tree := c.file(f)
-	c.attach(tree, c.at(dest, !c.NotDir[src], resolveFor(dest)))
+	c.attach(tree, c.place(dest, o.links.flags(), resolveFor(dest), c.maker(!c.NotDir[src])))
 	return nil
+}
+
+// flags are those to open the destination with.
+func (l links) flags() int {
+	if l.dest {
+		return unix.O_NOFOLLOW
+	}
+	return 0
+}
+
+// link makes a symlink in the rootfs, unless it is there.
+func (c *compiler) link(target, dest string) {
+	rel := dest[1:]
+	if c.Linked[dest] {
+		return
+	}
+	c.makeParents(rel)
+	parent, name := c.parent(rel)
+	c.call("symlinkat", str(target), parent, str(name))
 }
 
 // bindSource is the source of a bind mount, on the host.
@@ -85,9 +111,12 @@ func broughtBy(mounts []specs.Mount, rootfs, src string) bool {
 
 // bindInside is bind where the child opens the source: below the rootfs, and with
 // its own rights.
-func (c *compiler) bindInside(f File, dest string) {
+func (c *compiler) bindInside(f File, dest string, l links) {
 	rel := inRootfs(c.Rootfs, f.Path)[1:]
 	look := func(flags int) *Step {
+		if l.source {
+			flags |= unix.O_NOFOLLOW
+		}
 		h, size := how(flags|unix.O_PATH|unix.O_CLOEXEC, 0, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)
 		s := c.call("openat2", c.root, str(rel), h, size)
 		s.Out = c.reg()
@@ -105,7 +134,7 @@ func (c *compiler) bindInside(f File, dest string) {
 	for _, a := range f.Attrs {
 		c.setAttr(reg(tree), a)
 	}
-	c.attach(reg(tree), c.place(dest, resolveFor(dest), func(parent Arg, name string) {
+	c.attach(reg(tree), c.place(dest, l.flags(), resolveFor(dest), func(parent Arg, name string) {
 		file, made := c.label(), c.label()
 		look(unix.O_DIRECTORY).orElse(file, unix.ENOTDIR)
 		c.makeDir(parent, name).goTo(made)

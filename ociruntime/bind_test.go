@@ -4,9 +4,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // What an earlier mount brings into the rootfs can be the source of a later one,
@@ -65,4 +67,49 @@ func TestASourceThatAnEarlierMountBrings(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Options of crun's for symlinks, of which podman uses copy-symlink (no-dereference).
+func TestSymlinksAtTheEndsOfABindMount(t *testing.T) {
+	for _, row := range []struct {
+		name, options, source, script, want string
+	}{
+		{"followed", "bind", "link", "cat /var/at", "host"},
+		{"made again", "bind,copy-symlink", "link", "readlink /var/at", "file"},
+		{"no link to make again", "bind,copy-symlink", "file", "cat /var/at", "host"},
+		{"mounted itself", "bind,src-nofollow", "link", "readlink /var/at", "file"},
+		{"mounted on", "bind,dest-nofollow", "file", "cat /bin/ls; readlink /bin/cat", "host\nbusybox"},
+		{"the link is there already", "bind,copy-symlink", "same", "readlink /bin/tail", "busybox"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			r := newRig(t)
+			dir := filepath.Join(r.dir, "dir")
+			if err := errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(filepath.Join(dir, "file"), []byte("host\n"), 0o644),
+				os.Symlink("file", filepath.Join(dir, "link")), os.Symlink("busybox", filepath.Join(dir, "same"))); err != nil {
+				t.Fatal(err)
+			}
+			s := dockerSpec(t, "sh", "-c", row.script)
+			dest := "/var/at"
+			switch {
+			case row.source == "same":
+				dest = "/bin/tail"
+			case strings.Contains(row.options, "dest-"):
+				dest = "/bin/ls"
+			}
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: dest, Type: "bind", Source: filepath.Join(dir, row.source), Options: strings.Split(row.options, ",")})
+			r.prints(row.want, s)
+		})
+	}
+	t.Run("something else is there", func(t *testing.T) {
+		r := newRig(t)
+		link := filepath.Join(r.dir, "link")
+		if err := os.Symlink("elsewhere", link); err != nil {
+			t.Fatal(err)
+		}
+		s := dockerSpec(t, "true")
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/bin/tail", Type: "bind", Source: link, Options: []string{"bind", "copy-symlink"}})
+		if _, _, err := r.run(s); !errors.Is(err, unix.EEXIST) || !strings.Contains(err.Error(), "on /bin/tail: symlinkat") {
+			t.Errorf("%v", err)
+		}
+	})
 }

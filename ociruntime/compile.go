@@ -23,6 +23,10 @@ type Facts struct {
 	// Moved are mount destinations that lead over a dangling symlink in the
 	// rootfs, and where it leads to.
 	Moved map[string]string
+	// Links are the sources with the option copy-symlink that are symlinks, and what
+	// they say; Linked are their destinations that are the same link already.
+	Links  map[string]string
+	Linked map[string]bool
 	// Mode is the mode of mount destinations that are there in the rootfs: a
 	// tmpfs that does not say its own takes it.
 	Mode map[string]uint32

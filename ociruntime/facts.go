@@ -19,7 +19,7 @@ import (
 // bundleFacts looks at the bundle: what kind of thing each mount is made of,
 // and where in the rootfs it goes. It changes nothing.
 func bundleFacts(spec *specs.Spec, bundle string) (Facts, error) {
-	f := Facts{Bundle: bundle, NotDir: map[string]bool{}, Moved: map[string]string{}, Mode: map[string]uint32{}}
+	f := Facts{Bundle: bundle, NotDir: map[string]bool{}, Moved: map[string]string{}, Links: map[string]string{}, Linked: map[string]bool{}, Mode: map[string]uint32{}}
 	f.Rootfs = spec.Root.Path
 	if !filepath.IsAbs(f.Rootfs) {
 		f.Rootfs = filepath.Join(bundle, f.Rootfs)
@@ -52,7 +52,7 @@ func (f *Facts) mountFacts(root int, m specs.Mount, earlier []specs.Mount) error
 		return err
 	}
 	dest := inRootfs(f.Rootfs, m.Destination)
-	if resolveFor(dest) == 0 {
+	if resolveFor(dest) == 0 && !o.links.dest {
 		if to, err := settle(root, dest); err != nil {
 			return err
 		} else if to != dest {
@@ -60,7 +60,16 @@ func (f *Facts) mountFacts(root int, m specs.Mount, earlier []specs.Mount) error
 		}
 	}
 	if src := bindSource(f.Bundle, m); o.bind && !o.remount && !broughtBy(earlier, f.Rootfs, src) {
-		fi, err := os.Stat(src)
+		if target, err := os.Readlink(src); err == nil && o.links.copied {
+			have, _ := linkIn(root, dest)
+			f.Links[src], f.Linked[dest] = target, have == target
+			return nil
+		}
+		stat := os.Stat
+		if o.links.source {
+			stat = os.Lstat
+		}
+		fi, err := stat(src)
 		if err != nil {
 			return fmt.Errorf("mount source: %w", err)
 		}
@@ -158,6 +167,11 @@ func danglingLink(root int, name string) (target string, ok bool) {
 		unix.Close(fd)
 		return "", false
 	}
+	return linkIn(root, name)
+}
+
+// linkIn reads the symlink name in root, if that is one.
+func linkIn(root int, name string) (target string, ok bool) {
 	fd, err := openIn(root, name, unix.O_PATH|unix.O_NOFOLLOW)
 	if err != nil {
 		return "", false

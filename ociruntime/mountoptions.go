@@ -18,9 +18,18 @@ type mountOptions struct {
 	bind        bool
 	recursive   bool // rbind
 	remount     bool
+	links       links    // what a bind mount does with symlinks, as crun has it
 	copyUp      bool     // tmpcopyup: the tmpfs begins with what lies below it
 	idmap       string   // "idmap", "ridmap" or none
 	data        []string // for the filesystem
+}
+
+// links are options of crun's (crun(1), "EXTENSIONS TO OCI") for symlinks at the ends
+// of a bind mount's paths.
+type links struct {
+	source bool // src-nofollow: the link is mounted, not what it leads to
+	dest   bool // dest-nofollow: the mount lies on the link
+	copied bool // copy-symlink: a source that is a link is made again, in place of a mount
 }
 
 // attrOption is an option that sets or clears attributes of a mount
@@ -76,7 +85,7 @@ var superOptions = map[string]string{
 // knownMountOptions are all options that are not the filesystem's own, sorted,
 // for `features`.
 func knownMountOptions() []string {
-	names := []string{"bind", "rbind", "remount", "defaults", "tmpcopyup", "idmap", "ridmap", "acl", "noacl"}
+	names := []string{"bind", "rbind", "remount", "defaults", "tmpcopyup", "copy-symlink", "src-nofollow", "dest-nofollow", "idmap", "ridmap", "acl", "noacl"}
 	for o := range attrOptions {
 		names = append(names, o)
 		if o != "symfollow" && o != "nosymfollow" {
@@ -107,6 +116,12 @@ func parseMountOptions(m specs.Mount) (mountOptions, error) {
 			o.remount = true
 		case "tmpcopyup":
 			o.copyUp = true
+		case "src-nofollow":
+			o.links.source = true
+		case "dest-nofollow":
+			o.links.dest = true
+		case "copy-symlink":
+			o.links.copied = true
 		case "idmap", "ridmap":
 			o.idmap = opt
 		case "", "defaults", "acl", "noacl":

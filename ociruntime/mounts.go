@@ -222,13 +222,15 @@ func (c *compiler) remount(dest string, o mountOptions) error {
 // every path inside the rootfs, whatever symlinks it holds and however another
 // process changes them meanwhile (CVE-2021-30465).
 func (c *compiler) at(dest string, dir bool, resolve uint64) Arg {
-	return c.place(dest, resolve, func(parent Arg, name string) {
-		if dir {
-			c.makeDir(parent, name)
-		} else {
-			c.makeFile(parent, name)
-		}
-	})
+	return c.place(dest, 0, resolve, c.maker(dir))
+}
+
+// maker makes a directory, or a file.
+func (c *compiler) maker(dir bool) func(parent Arg, name string) {
+	if dir {
+		return func(parent Arg, name string) { c.makeDir(parent, name) }
+	}
+	return func(parent Arg, name string) { c.makeFile(parent, name) }
 }
 
 func (c *compiler) makeDir(parent Arg, name string) *Step {
@@ -239,8 +241,8 @@ func (c *compiler) makeFile(parent Arg, name string) *Step {
 	return c.call("mknodat", parent, str(name), named(unix.S_IFREG|0o644, "S_IFREG|0644"), num(0)).fine(unix.EEXIST)
 }
 
-// place is at, with what makes the place.
-func (c *compiler) place(dest string, resolve uint64, make func(parent Arg, name string)) Arg {
+// place is at, with flags to open the place and with what makes it.
+func (c *compiler) place(dest string, flags int, resolve uint64, make func(parent Arg, name string)) Arg {
 	if dest == "/" {
 		return c.root
 	}
@@ -248,7 +250,7 @@ func (c *compiler) place(dest string, resolve uint64, make func(parent Arg, name
 	done, missing := c.label(), c.label()
 	r := c.reg()
 	look := func() *Step {
-		h, size := how(unix.O_PATH|unix.O_CLOEXEC, 0, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS|resolve)
+		h, size := how(flags|unix.O_PATH|unix.O_CLOEXEC, 0, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS|resolve)
 		s := c.call("openat2", c.root, str(rel), h, size)
 		s.Out = r
 		return s
