@@ -2,7 +2,6 @@ package lifecycle
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
@@ -123,23 +122,20 @@ func (c *contents) Read(r *api.ReadContentRequest, srv api.Content_ReadServer) e
 	return sendSection(io.NewSectionReader(ra, offset, size), offset, srv)
 }
 
-func sendSection(r io.Reader, offset int64, srv api.Content_ReadServer) error {
-	buf := make([]byte, readChunk)
-	for {
-		n, err := io.ReadFull(r, buf)
-		if n > 0 {
-			// The message is marshalled before Send returns: buf is ours again.
-			if err := srv.Send(&api.ReadContentResponse{Offset: offset, Data: buf[:n]}); err != nil {
-				return err
-			}
-			offset += int64(n)
-		}
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return nil
-		} else if err != nil {
+func sendSection(r *io.SectionReader, offset int64, srv api.Content_ReadServer) error {
+	buf := make([]byte, min(r.Size(), readChunk)) // most blobs that are read are small
+	for rest := r.Size(); rest > 0; {
+		n, err := io.ReadFull(r, buf[:min(rest, readChunk)])
+		if err != nil {
 			return err
 		}
+		// The message is marshalled before Send returns: buf is ours again.
+		if err := srv.Send(&api.ReadContentResponse{Offset: offset, Data: buf[:n]}); err != nil {
+			return err
+		}
+		offset, rest = offset+int64(n), rest-int64(n)
 	}
+	return nil
 }
 
 func (c *contents) Status(ctx context.Context, r *api.StatusRequest) (*api.StatusResponse, error) {
