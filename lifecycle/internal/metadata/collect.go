@@ -313,7 +313,7 @@ func (db *DB) repairSnapshots(ctx context.Context, sn string, store snapshot.Sna
 		return err
 	}
 	if !lost.empty() {
-		if err := db.bolt.Update(func(tx *bolt.Tx) error { return db.deleteRecords(tx, lost) }); err != nil {
+		if err := db.update(func(tx *bolt.Tx) error { return db.deleteRecords(tx, lost) }); err != nil {
 			return err
 		}
 	}

@@ -58,7 +58,7 @@ func (c Containers) Create(ctr *api.Container) (*api.Container, error) {
 	ctr = proto.Clone(ctr).(*api.Container)
 	now := time.Now()
 	ctr.CreatedAt, ctr.UpdatedAt = timestamppb.New(now), timestamppb.New(now)
-	err := c.db.bolt.Update(func(tx *bolt.Tx) error {
+	err := c.db.update(func(tx *bolt.Tx) error {
 		set, err := makeAt(tx, c.ns, containers)
 		if err != nil {
 			return err
@@ -95,7 +95,7 @@ func (c Containers) Update(next *api.Container, paths []string) (out *api.Contai
 	if all {
 		paths = []string{"labels", "spec", "extensions", "image", "snapshotkey"}
 	}
-	err = c.db.bolt.Update(func(tx *bolt.Tx) error {
+	err = c.db.update(func(tx *bolt.Tx) error {
 		b := at(tx, c.ns, containers, next.GetID())
 		if b == nil {
 			return notFound("container", next.GetID())

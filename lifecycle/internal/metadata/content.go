@@ -49,7 +49,7 @@ func (c Content) Update(_ context.Context, next content.Info, paths ...string) (
 	if len(paths) == 0 {
 		paths = []string{"labels"}
 	}
-	err = c.db.bolt.Update(func(tx *bolt.Tx) error {
+	err = c.db.update(func(tx *bolt.Tx) error {
 		b := c.blob(tx, next.Digest)
 		if b == nil {
 			return notFound("content", next.Digest.String())

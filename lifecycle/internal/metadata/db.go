@@ -40,6 +40,7 @@ type DB struct {
 	log       *slog.Logger
 	reserve   reserve
 
+	commits     commits
 	names       atomic.Uint64 // makes names in the stores unique
 	collections collections
 
@@ -59,7 +60,10 @@ func Open(path string, blobs content.Store, snapshotters map[string]snapshot.Sna
 	if err != nil {
 		return nil, fmt.Errorf("open metadata %s: %w", path, err)
 	}
-	db := &DB{bolt: b, reserve: reserve{path: filepath.Join(filepath.Dir(path), "reserve")}, content: blobs, snapshots: snapshotters, events: events, log: log}
+	db := &DB{
+		bolt: b, reserve: reserve{path: filepath.Join(filepath.Dir(path), "reserve")}, commits: commits{turn: make(chan struct{}, 1)},
+		content: blobs, snapshots: snapshotters, events: events, log: log,
+	}
 	db.names.Store(uint64(time.Now().UnixNano()))
 	if err := b.Update(initSchema); err != nil {
 		b.Close()
@@ -143,7 +147,7 @@ func (db *DB) existing(s Scope, bucket func(*bolt.Tx) *bolt.Bucket, path ...stri
 	}
 	err = db.bolt.View(look)
 	if err == nil && found && s.Lease != "" {
-		err = db.bolt.Update(look)
+		err = db.update(look)
 	}
 	return found, err
 }

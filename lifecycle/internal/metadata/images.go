@@ -44,7 +44,7 @@ func (i Images) Create(_ context.Context, img image.Image) (image.Image, error) 
 		img.CreatedAt = now
 	}
 	img.UpdatedAt = img.CreatedAt
-	err := i.db.bolt.Update(func(tx *bolt.Tx) error {
+	err := i.db.update(func(tx *bolt.Tx) error {
 		set, err := makeAt(tx, i.ns, images)
 		if err != nil {
 			return err
@@ -71,7 +71,7 @@ func (i Images) Update(_ context.Context, next image.Image, paths ...string) (im
 	if len(paths) == 0 {
 		paths = []string{"target", "labels"}
 	}
-	err = i.db.bolt.Update(func(tx *bolt.Tx) error {
+	err = i.db.update(func(tx *bolt.Tx) error {
 		b := at(tx, i.ns, images, next.Name)
 		if b == nil {
 			return notFound("image", next.Name)

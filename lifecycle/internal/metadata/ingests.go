@@ -34,7 +34,7 @@ func (c Content) Writer(ctx context.Context, ref string, desc ocispec.Descriptor
 		}
 	}
 	w := &writer{view: c, ref: ref, started: time.Now()}
-	err := c.db.bolt.Update(func(tx *bolt.Tx) (err error) {
+	err := c.db.update(func(tx *bolt.Tx) (err error) {
 		w.below, err = c.beginIngest(tx, ref, desc.Digest)
 		return err
 	})
@@ -237,7 +237,7 @@ func (w *writer) Commit(ctx context.Context, size int64, expected digest.Digest,
 		return err
 	}
 	isNew := false
-	err = db.bolt.Update(func(tx *bolt.Tx) (err error) {
+	err = db.update(func(tx *bolt.Tx) (err error) {
 		isNew, err = w.view.link(tx, w.ref, dgst, size, labels)
 		return err
 	})

@@ -30,7 +30,7 @@ func (l Leases) Create(id string, labels map[string]string) (*api.Lease, error) 
 	if id == "" {
 		id = fmt.Sprintf("%d-%s", now.Nanosecond(), rand.Text()[:4])
 	}
-	err := l.db.bolt.Update(func(tx *bolt.Tx) error {
+	err := l.db.update(func(tx *bolt.Tx) error {
 		set, err := makeAt(tx, l.ns, leases)
 		if err != nil {
 			return err
@@ -101,7 +101,7 @@ func (l Leases) Add(id string, r *api.Resource) error {
 	if err != nil {
 		return err
 	}
-	return l.db.bolt.Update(func(tx *bolt.Tx) error {
+	return l.db.update(func(tx *bolt.Tx) error {
 		return Scope{Namespace: l.ns, Lease: id}.hold(tx, path...)
 	})
 }
@@ -112,7 +112,7 @@ func (l Leases) Remove(id string, r *api.Resource) error {
 	if err != nil {
 		return err
 	}
-	err = l.db.bolt.Update(func(tx *bolt.Tx) error {
+	err = l.db.update(func(tx *bolt.Tx) error {
 		if at(tx, l.ns, leases, id) == nil {
 			return notFound("lease", id)
 		}

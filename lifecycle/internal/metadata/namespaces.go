@@ -45,7 +45,7 @@ func (n Namespaces) Create(ns *api.Namespace) error {
 	if err := CheckIdentifier("namespace", ns.GetName()); err != nil {
 		return err
 	}
-	err := n.db.bolt.Update(func(tx *bolt.Tx) error {
+	err := n.db.update(func(tx *bolt.Tx) error {
 		b, err := makeNew(at(tx), "namespace", ns.Name)
 		if err != nil {
 			return err
@@ -71,7 +71,7 @@ func (n Namespaces) Update(ns *api.Namespace, paths []string) (*api.Namespace, e
 		paths = []string{"labels"}
 	}
 	var labels map[string]string
-	err := n.db.bolt.Update(func(tx *bolt.Tx) error {
+	err := n.db.update(func(tx *bolt.Tx) error {
 		b, err := makeAt(tx, ns.Name)
 		if err != nil {
 			return err

@@ -63,7 +63,7 @@ func full(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err,
 
 // delete is Update for what makes room. fn may run twice.
 func (db *DB) delete(fn func(*bolt.Tx) error) error {
-	return db.makingRoom(func() error { return db.bolt.Update(fn) })
+	return db.makingRoom(func() error { return db.update(fn) })
 }
 
 // makingRoom does what makes room, if need be in the room that is set aside.

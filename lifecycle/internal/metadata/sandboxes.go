@@ -42,7 +42,7 @@ func (s Sandboxes) Create(sb *types.Sandbox) (*types.Sandbox, error) {
 	sb = proto.Clone(sb).(*types.Sandbox)
 	now := time.Now()
 	sb.CreatedAt, sb.UpdatedAt = timestamppb.New(now), timestamppb.New(now)
-	err := s.db.bolt.Update(func(tx *bolt.Tx) error {
+	err := s.db.update(func(tx *bolt.Tx) error {
 		set, err := makeAt(tx, s.ns, sandboxes)
 		if err != nil {
 			return err
@@ -71,7 +71,7 @@ func (s Sandboxes) Update(next *types.Sandbox, paths []string) (out *types.Sandb
 	if len(paths) == 0 {
 		paths = []string{"labels", "extensions", "runtime", "spec"}
 	}
-	err = s.db.bolt.Update(func(tx *bolt.Tx) error {
+	err = s.db.update(func(tx *bolt.Tx) error {
 		b := at(tx, s.ns, sandboxes, next.GetSandboxID())
 		if b == nil {
 			return notFound("sandbox", next.GetSandboxID())

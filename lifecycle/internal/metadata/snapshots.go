@@ -92,7 +92,7 @@ func (s *Snapshots) Update(ctx context.Context, next snapshot.Info, paths ...str
 	if len(paths) == 0 {
 		paths = []string{"labels"}
 	}
-	err := s.db.bolt.Update(func(tx *bolt.Tx) error {
+	err := s.db.update(func(tx *bolt.Tx) error {
 		b := s.bucket(tx, next.Name)
 		if b == nil {
 			return notFound("snapshot", next.Name)
@@ -164,7 +164,7 @@ func (s *Snapshots) create(ctx context.Context, mk maker, key, parent string, la
 	name := s.db.unique(s.scope.Namespace, key)
 	recorded := make(chan error, 1)
 	go func() {
-		recorded <- s.db.bolt.Update(func(tx *bolt.Tx) error {
+		recorded <- s.db.update(func(tx *bolt.Tx) error {
 			return s.record(tx, key, record{name: name, parent: parent}, labels)
 		})
 	}()
@@ -318,10 +318,10 @@ func (s *Snapshots) commit(ctx context.Context, name, key, onto string, labels m
 	if err != nil {
 		return err
 	}
-	err = s.db.bolt.Update(func(tx *bolt.Tx) error { return s.rename(tx, key, name, next, labels) })
+	err = s.db.update(func(tx *bolt.Tx) error { return s.rename(tx, key, name, next, labels) })
 	if err != nil {
 		forget := func(tx *bolt.Tx) error { return s.disown(tx, key) }
-		return errors.Join(err, s.below.Remove(context.WithoutCancel(ctx), next.name), s.db.bolt.Update(forget))
+		return errors.Join(err, s.below.Remove(context.WithoutCancel(ctx), next.name), s.db.update(forget))
 	}
 	s.db.publish(s.scope.Namespace, "/snapshot/commit", &events.SnapshotCommit{Key: key, Name: name, Snapshotter: s.name})
 	return nil
