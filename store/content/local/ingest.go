@@ -30,15 +30,16 @@ func (s *Store) ingest(ref string) ingest {
 func (i ingest) file(name string) string { return filepath.Join(string(i), name) }
 
 // begin makes the directory for a ref that has none.
-func (i ingest) begin(ref string, desc ocispec.Descriptor) error {
+func (i ingest) begin(ref string, desc ocispec.Descriptor) (content.Status, error) {
 	if err := os.Mkdir(string(i), 0o755); err != nil {
-		return err
+		return content.Status{}, err
 	}
-	now, err := time.Now().UTC().MarshalText()
+	now := time.Now().UTC()
+	at, err := now.MarshalText()
 	if err != nil {
-		return err
+		return content.Status{}, err
 	}
-	files := map[string][]byte{"ref": []byte(ref), "startedat": now, "updatedat": now}
+	files := map[string][]byte{"ref": []byte(ref), "startedat": at, "updatedat": at}
 	if desc.Size > 0 {
 		files["total"] = strconv.AppendInt(nil, desc.Size, 10)
 	}
@@ -47,10 +48,10 @@ func (i ingest) begin(ref string, desc ocispec.Descriptor) error {
 	}
 	for name, data := range files {
 		if err := os.WriteFile(i.file(name), data, 0o644); err != nil {
-			return err
+			return content.Status{}, err
 		}
 	}
-	return nil
+	return content.Status{Ref: ref, Total: desc.Size, Expected: desc.Digest, StartedAt: now, UpdatedAt: now}, nil
 }
 
 // status reads what the directory says. A directory that a crash left without
@@ -107,6 +108,18 @@ func (i ingest) touch(at time.Time) error {
 		return err
 	}
 	return os.WriteFile(i.file("updatedat"), text, 0o644)
+}
+
+// remove removes the directory, without looking for what is in it where that is
+// what begin made.
+func (i ingest) remove() error {
+	for _, name := range []string{"ref", "startedat", "updatedat", "total", "expected"} {
+		_ = os.Remove(i.file(name))
+	}
+	if os.Remove(string(i)) == nil {
+		return nil
+	}
+	return os.RemoveAll(string(i))
 }
 
 // Status of the ingest ref.

@@ -21,8 +21,11 @@ import (
 
 // flushEvery is how many bytes are received before the kernel is asked to begin
 // writing them to disk, and so for the last ones, so that the fsync of Commit finds
-// little to do.
-const flushEvery = 8 << 20
+// little to do. Fewer than flushLeast are not worth the call.
+const (
+	flushEvery = 8 << 20
+	flushLeast = 1 << 20
+)
 
 // writer is an open ingest. One goroutine at a time may use it.
 type writer struct {
@@ -73,10 +76,9 @@ func (s *Store) open(ctx context.Context, ref string, desc ocispec.Descriptor) (
 		if err := os.RemoveAll(string(w.dir)); err != nil {
 			return nil, err
 		}
-		if err := w.dir.begin(ref, desc); err != nil {
+		if w.status, err = w.dir.begin(ref, desc); err != nil {
 			return nil, errors.Join(err, os.RemoveAll(string(w.dir)))
 		}
-		w.status, err = w.dir.status()
 	}
 	if err != nil {
 		return nil, err
@@ -101,6 +103,9 @@ func (s *Store) open(ctx context.Context, ref string, desc ocispec.Descriptor) (
 	w.data, err = os.OpenFile(w.dir.file("data"), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return nil, err
+	}
+	if w.status.Offset == 0 {
+		return w, nil
 	}
 	defer errs.Undo(&err, w.data.Close)
 	return w, w.rehash(ctx)
@@ -148,9 +153,10 @@ func (w *writer) Write(p []byte) (int, error) {
 	if err != nil {
 		return n, fmt.Errorf("write ingest %s: %w", w.ref, errs.Disk(err))
 	}
-	if w.status.Offset-w.flushed >= flushEvery || w.status.Offset == w.status.Total {
+	dirty := w.status.Offset - w.flushed
+	if dirty >= flushEvery || dirty >= flushLeast && w.status.Offset == w.status.Total {
 		// Only a hint: where the file system refuses it, Commit waits longer.
-		_ = unix.SyncFileRange(int(w.data.Fd()), w.flushed, w.status.Offset-w.flushed, unix.SYNC_FILE_RANGE_WRITE)
+		_ = unix.SyncFileRange(int(w.data.Fd()), w.flushed, dirty, unix.SYNC_FILE_RANGE_WRITE)
 		w.flushed = w.status.Offset
 	}
 	return n, nil
@@ -263,7 +269,7 @@ func (w *writer) publish(dgst digest.Digest) error {
 	if err := syncDir(filepath.Dir(target)); err != nil {
 		return err
 	}
-	return os.RemoveAll(string(w.dir))
+	return w.dir.remove()
 }
 
 func syncDir(dir string) error {
