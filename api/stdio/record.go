@@ -1,6 +1,7 @@
 package stdio
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -54,6 +55,10 @@ const hex = "0123456789abcdef"
 func appendEscaped(b, s []byte) []byte {
 	start := 0
 	for i := 0; i < len(s); {
+		if len(s)-i >= 8 && allPlain(binary.LittleEndian.Uint64(s[i:])) {
+			i += 8
+			continue
+		}
 		c := s[i]
 		if c < utf8.RuneSelf {
 			if plain[c] {
@@ -88,6 +93,26 @@ func appendEscaped(b, s []byte) []byte {
 		i += size
 	}
 	return append(b, s[start:]...)
+}
+
+// allPlain says whether plain is true of all of eight bytes. In a word of bytes v,
+// (v - ones) &^ v has the high bit of the lowest byte that is 0, and of none where
+// no byte is; a byte less than n is found in the same way. Two characters that
+// differ in one bit are looked for at once.
+func allPlain(v uint64) bool {
+	const (
+		ones  = 0x0101010101010101
+		highs = 0x80 * ones
+	)
+	quotes := v&^(('"'^'&')*ones) ^ '"'&'&'*ones
+	angles := v&^(('<'^'>')*ones) ^ '<'&'>'*ones
+	slashes := v ^ '\\'*ones
+	found := (quotes - ones) &^ quotes
+	found |= (angles - ones) &^ angles
+	found |= (slashes - ones) &^ slashes
+	found |= (v - ' '*ones) &^ v // control characters
+	found |= v                   // no ASCII
+	return found&highs == 0
 }
 
 // plain has the ASCII characters that stand for themselves.

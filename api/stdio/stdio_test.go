@@ -58,6 +58,13 @@ func TestALoggerThatIsWrongIsRefused(t *testing.T) {
 func FuzzARecordIsWhatJSONMakesOfIt(f *testing.F) {
 	f.Add([]byte("plain"), true)
 	f.Add([]byte("\x00\x1f\"\\\r\n\t<>&\u2028\u2029\xff\xc3(é"), false)
+	for c := range 256 { // each byte at each place of a word
+		for at := range 8 {
+			line := []byte("a line of 24 plain bytes")
+			line[8+at] = byte(c)
+			f.Add(line, true)
+		}
+	}
 	at := time.Date(2026, 1, 2, 3, 4, 5, 67, time.UTC)
 	f.Fuzz(func(t *testing.T, line []byte, whole bool) {
 		got := AppendRecord(nil, line, whole, "stdout", at.Format(TimeFormat))

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -71,6 +72,43 @@ type copier struct {
 	sink Sink
 	err  error
 	fed  bool // a writer was there once
+
+	came  int  // bytes since the stream was last waited for
+	asked bool // roomy is known
+	roomy bool // its pipe has room for fastPipe bytes
+}
+
+// A stream of which more than smallBuf comes at once is fast. To be woken for each
+// write(2) of its writer would cost more than what is done with it, so its pipe gets
+// room for fastPipe bytes, and what comes within fastPause is read together.
+const (
+	fastPipe  = 256 << 10
+	fastPause = 500 * time.Microsecond
+)
+
+// pause lets more of a fast stream come, and says whether it did so.
+func (c *copier) pause(fd uintptr) bool {
+	fast := c.came > smallBuf
+	c.came = 0
+	if fast && !c.asked {
+		c.asked, c.roomy = true, makeRoom(fd)
+	}
+	if !fast || !c.roomy {
+		return false
+	}
+	// Not time.Sleep, which waits in the poller, whom each write(2) wakes.
+	_ = unix.Nanosleep(&unix.Timespec{Nsec: int64(fastPause)}, nil)
+	return true
+}
+
+// makeRoom makes a pipe that is smaller hold fastPipe bytes, where its user may have
+// so much (pipe(7), pipe-user-pages-soft). What is no pipe has no such room.
+func makeRoom(fd uintptr) bool {
+	size, err := unix.FcntlInt(fd, unix.F_GETPIPE_SZ, 0)
+	if err == nil && size < fastPipe {
+		_, err = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, fastPipe)
+	}
+	return err == nil
 }
 
 // ready reads what is there; it says whether the stream has ended. A fifo that no
@@ -89,6 +127,9 @@ func (c *copier) ready(fd uintptr) bool {
 		switch {
 		case err == unix.EINTR:
 		case err == unix.EAGAIN:
+			if c.pause(fd) {
+				continue
+			}
 			c.sink.Drained()
 			return false
 		case err == unix.EIO || n == 0:
@@ -98,6 +139,7 @@ func (c *copier) ready(fd uintptr) bool {
 			return true
 		default:
 			c.fed = true
+			c.came += n
 			c.sink.Write(buf[:n])
 			if n == smallBuf {
 				put(p)

@@ -58,6 +58,39 @@ func TestCopyCarriesAllAndTellsWhenItIsDrained(t *testing.T) {
 	}
 }
 
+func TestAFastStreamGetsALargerPipe(t *testing.T) {
+	for _, row := range []struct {
+		name       string
+		said, size int
+	}{
+		{"what fits in the small buffer leaves the pipe as it is", smallBuf, largeBuf},
+		{"more at once makes it larger", smallBuf + 1, fastPipe},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			ours, theirs, err := OutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ours.Close()
+			if _, err := theirs.Write(make([]byte, row.said)); err != nil {
+				t.Fatal(err)
+			}
+			c := &collector{news: make(chan struct{}, 100)}
+			done := make(chan error, 1)
+			go func() { done <- Copy(c, ours) }()
+			<-c.news
+			size, err := unix.FcntlInt(theirs.Fd(), unix.F_GETPIPE_SZ, 0)
+			if err != nil || size != row.size {
+				t.Errorf("the pipe has room for %d bytes, want %d; %v", size, row.size, err)
+			}
+			theirs.Close()
+			if err := <-done; err != nil || c.Len() != row.said {
+				t.Errorf("got %d bytes, want %d; %v", c.Len(), row.said, err)
+			}
+		})
+	}
+}
+
 func TestClosingEndsACopy(t *testing.T) {
 	ours, theirs, err := OutPipe()
 	if err != nil {
