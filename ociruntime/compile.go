@@ -34,10 +34,9 @@ type Facts struct {
 	CgroupJoin   []string      // files that the child writes itself to, cgroup v1
 	CgroupMounts []CgroupMount // what a mount of type cgroup shows
 
-	LastCap  int     // the highest capability of this kernel
-	Bounding uint64  // capabilities that this process can give
-	Null     [3]bool // the standard streams that are /dev/null
-	Home     string  // $HOME where process.env does not have it
+	LastCap  int    // the highest capability of this kernel
+	Bounding uint64 // capabilities that this process can give
+	Home     string // $HOME where process.env does not have it
 
 	NoSELinux    bool // SELinux is off: labels mean nothing
 	ExtraFiles   int

@@ -29,15 +29,12 @@ func Create(ctx context.Context, o CreateOptions) (_ *Container, err error) {
 	if err != nil {
 		return nil, err
 	}
-	facts, err := c.look(o)
-	if err != nil {
-		return nil, err
-	}
 	if c.dir, err = claim(o.Root, o.ID); err != nil {
 		return nil, err
 	}
 	defer errs.Undo(&err, func() error { return abandon(c.dir) })
-	if err := c.keep(o); err != nil {
+	facts, err := c.prepare(o)
+	if err != nil {
 		return nil, err
 	}
 	// The kernel's part and ours take as long, and need not wait for each other.
@@ -57,6 +54,21 @@ func Create(ctx context.Context, o CreateOptions) (_ *Container, err error) {
 		return nil, explain(err, c.spec.Process, c.rec.Rootfs, c.spec)
 	}
 	return c, nil
+}
+
+// prepare makes what the state directory holds, and looks at the rest.
+func (c *Container) prepare(o CreateOptions) (Facts, error) {
+	if o.Notify {
+		if err := makeNotifyDir(c.dir); err != nil {
+			return Facts{}, err
+		}
+		c.spec = withNotify(c.spec, c.dir)
+	}
+	facts, err := c.look(o)
+	if err != nil {
+		return Facts{}, err
+	}
+	return facts, c.keep(o)
 }
 
 // newContainer is a container of which nothing is made yet.
@@ -153,10 +165,10 @@ func (c *Container) keep(o CreateOptions) error {
 	}
 	var config []byte
 	var err error
-	if o.Spec == nil {
+	if o.Spec == nil && !o.Notify {
 		config, err = os.ReadFile(filepath.Join(o.Bundle, specFile))
 	} else {
-		config, err = specjson.Marshal(o.Spec)
+		config, err = specjson.Marshal(c.spec)
 	}
 	if err != nil {
 		return fmt.Errorf("keep config.json: %w", err)

@@ -135,12 +135,16 @@ func settle(root int, dest string) (string, error) {
 		unix.Close(fd)
 		return dest, nil
 	}
+	return followLinks(root, dest)
+}
+
+// followLinks is dest without symlinks, in root: what is not there is no link.
+func followLinks(root int, dest string) (string, error) {
 	const maxLinks = 40 // as the kernel
-	rest, at := strings.Split(dest[1:], "/"), "/"
-	moved := false
+	rest, at := strings.Split(strings.TrimPrefix(path.Clean("/"+dest), "/"), "/"), "/"
 	for links := 0; len(rest) > 0; {
 		next := path.Join(at, rest[0])
-		target, ok := danglingLink(root, next)
+		target, ok := linkIn(root, next)
 		if !ok {
 			at, rest = next, rest[1:]
 			continue
@@ -148,26 +152,13 @@ func settle(root int, dest string) (string, error) {
 		if links++; links > maxLinks {
 			return "", fmt.Errorf("destination %s: %w", dest, unix.ELOOP)
 		}
-		moved = true
 		if path.IsAbs(target) {
 			at = "/"
 		}
 		rest = append(strings.Split(strings.Trim(path.Clean("/"+path.Join(at, target)), "/"), "/"), rest[1:]...)
 		at = "/"
 	}
-	if !moved {
-		return dest, nil
-	}
 	return at, nil
-}
-
-// danglingLink reads the symlink name, if that is one and leads nowhere.
-func danglingLink(root int, name string) (target string, ok bool) {
-	if fd, err := openIn(root, name, unix.O_PATH); err == nil {
-		unix.Close(fd)
-		return "", false
-	}
-	return linkIn(root, name)
 }
 
 // linkIn reads the symlink name in root, if that is one.

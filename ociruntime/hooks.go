@@ -31,23 +31,29 @@ func waitsForParent(s *specs.Spec) bool {
 // createHooks runs the hooks of create: those of the caller's namespaces, then
 // those of the container's, whose root is still the host's.
 func (c *Container) createHooks(ctx context.Context, child *child) error {
-	h, st := c.rec.Hooks, c.rec.State
-	if h == nil {
+	if c.rec.Hooks == nil {
 		return nil
 	}
-	// The environment is there (runtime-spec, "Lifecycle": step 2 is over).
-	st.Pid, st.Status = child.pid, Created
-	own := c.hookRunner()
-	//lint:ignore SA1019 prestart is deprecated, and used.
-	if err := own.all(ctx, "prestart", h.Prestart, st); err != nil {
-		return err
-	}
-	if err := own.all(ctx, "createRuntime", h.CreateRuntime, st); err != nil {
+	st, err := c.runtimeHooks(ctx, child.pid)
+	if err != nil {
 		return err
 	}
 	inside := c.hookRunner()
 	inside.inside, inside.linux, inside.dir = child.pidfd, c.spec.Linux, c.rec.Rootfs
-	return inside.all(ctx, "createContainer", h.CreateContainer, st)
+	return inside.all(ctx, "createContainer", c.rec.Hooks.CreateContainer, st)
+}
+
+// runtimeHooks runs the hooks of create that are of the caller's namespaces.
+func (c *Container) runtimeHooks(ctx context.Context, pid int) (State, error) {
+	h, st := c.rec.Hooks, c.rec.State
+	// The environment is there (runtime-spec, "Lifecycle": step 2 is over).
+	st.Pid, st.Status = pid, Created
+	own := c.hookRunner()
+	//lint:ignore SA1019 prestart is deprecated, and used.
+	if err := own.all(ctx, "prestart", h.Prestart, st); err != nil {
+		return st, err
+	}
+	return st, own.all(ctx, "createRuntime", h.CreateRuntime, st)
 }
 
 // startHooks runs the hooks of start that come before the user's program.

@@ -31,6 +31,7 @@ type CreateOptions struct {
 	Rootless      bool // without a cgroupsPath, do without the cgroups that may not be made
 	NoPivot       bool // chroot in place of pivot_root, where the rootfs is a ramdisk
 	NoNewKeyring  bool // keep the caller's session keyring
+	Notify        bool // the program has a socket to say that it is ready: Container.NotifySocket
 
 	Trace bool         // keep the time that each step took: Container.Trace
 	Log   *slog.Logger // warnings, such as a clamped oom_score_adj, and what is done; nil is silent

@@ -231,6 +231,6 @@ func lastError(logFile string) string {
 func environ() []string {
 	return slices.DeleteFunc(os.Environ(), func(kv string) bool {
 		key, _, _ := strings.Cut(kv, "=")
-		return key == "GOMAXPROCS" || key == "TTRPC_ADDRESS"
+		return key == "GOMAXPROCS" || key == "TTRPC_ADDRESS" || key == "NOTIFY_SOCKET"
 	})
 }

@@ -69,25 +69,31 @@ func (l launch) create(s *session, id string, detached bool) (_ *ociruntime.Cont
 		ID: id, Bundle: bundle, Root: s.root, Spec: spec,
 		Stdin: s.stdin, Stdout: s.stdout, Stderr: s.stderr, ExtraFiles: extra,
 		SystemdCgroup: s.systemdCgroup, NoCgroup: s.noCgroup, Rootless: s.rootless, NoPivot: *l.noPivot, NoNewKeyring: *l.noNewKeyring,
-		Log: s.log,
+		Notify: os.Getenv(notifyEnv) != "",
+		Log:    s.log,
 	})
 	if err != nil {
 		return nil, err
 	}
 	defer errs.Undo(&err, func() error { return discard(c) })
-	if *l.consoleSocket != "" {
+	return c, l.pass(c)
+}
+
+// pass gives what is known of a new container to who asked for it.
+func (l launch) pass(c *ociruntime.Container) error {
+	if *l.consoleSocket != "" && c.Console != nil {
 		if err := sendFile(*l.consoleSocket, c.Console); err != nil {
-			return nil, fmt.Errorf("pass the terminal on: %w", err)
+			return fmt.Errorf("pass the terminal on: %w", err)
 		}
 		c.Console.Close()
 		c.Console = nil
 	}
 	if *l.pidfdSocket != "" {
 		if err := sendFile(*l.pidfdSocket, c.PidFD); err != nil {
-			return nil, fmt.Errorf("pass the pidfd on: %w", err)
+			return fmt.Errorf("pass the pidfd on: %w", err)
 		}
 	}
-	return c, writePid(*l.pidFile, c.Pid)
+	return writePid(*l.pidFile, c.Pid)
 }
 
 // checkConsole says who drives the terminal.

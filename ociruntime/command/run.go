@@ -42,7 +42,11 @@ func (s *session) runDetached(l launch, id string) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	if err := c.Start(context.Background()); err != nil {
+	n, err := listenForReady(c)
+	if err == nil {
+		err = s.startReady(c, n, c.Pid)
+	}
+	if err != nil {
 		return 1, errors.Join(err, discard(c))
 	}
 	return 0, c.Close()
@@ -80,10 +84,21 @@ func (s *session) runAttached(l launch, id string, keep bool) (code int, err err
 		return 1, err
 	}
 	defer terminal.restore()
-	if err := c.Start(context.Background()); err != nil {
+	n, err := listenForReady(c)
+	if err != nil {
 		return 1, err
 	}
+	if err := c.Start(context.Background()); err != nil {
+		n.close()
+		return 1, err
+	}
+	// We are the main process to the manager, for we pass its signals on.
+	told := make(chan error, 1)
+	go func() { told <- n.pass(c.PidFD, os.Getpid()) }()
 	status, err := follow(signals, c.Pid, terminal)
+	if err := <-told; err != nil {
+		s.log.Warn(untold, "error", err)
+	}
 	if err != nil {
 		return 1, err
 	}

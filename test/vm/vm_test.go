@@ -24,7 +24,7 @@ const bootTime = 15 * time.Minute
 var modules = []string{
 	"overlay", "veth", "bridge", "br_netfilter", "tun",
 	"virtio_pci", "virtio_blk", "unix_diag", "inet_diag", "tcp_diag", "udp_diag", "af_packet_diag", "netlink_diag",
-	"nf_tables", "nft_chain_nat", "nft_nat", "nft_masq", "nft_ct", "nft_redir", "nft_fib_inet", "nft_reject_inet", "nft_compat",
+	"nf_tables", "nft_chain_nat", "nft_nat", "nft_masq", "nft_ct", "nft_redir", "nft_fib_inet", "nft_reject_inet", "nft_compat", "nf_conntrack_netlink",
 }
 
 // job is one command in the machine.

@@ -1,5 +1,6 @@
 // Package netdev moves a network device of the host into the network namespace
-// of a container (runtime-spec, config-linux, "Network Devices"), by rtnetlink(7).
+// of a container (runtime-spec, config-linux, "Network Devices"), and sets one up,
+// by rtnetlink(7).
 //
 // Above it stands ociruntime. It knows nothing of containers, and makes no
 // device and no address that was not there before.
@@ -60,6 +61,20 @@ func Move(ns *os.File, device, name string) error {
 		return fmt.Errorf("set it up: %w", err)
 	}
 	return nil
+}
+
+// Up sets a device of ns up.
+func Up(ns *os.File, device string) error {
+	inside, err := dialIn(ns)
+	if err != nil {
+		return fmt.Errorf("enter the network namespace: %w", err)
+	}
+	defer inside.close()
+	index, err := inside.index(device)
+	if err != nil {
+		return err
+	}
+	return inside.up(index)
 }
 
 // index finds a device by its name.
