@@ -3,6 +3,7 @@ package shim
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -46,6 +47,17 @@ Root = "/not/this"
 		_, err := optionsOf(&taskapi.Any{TypeURL: "runtimeoptions.v1.Options", Value: wire.Marshal(&taskapi.TOMLOptions{Body: []byte(body)})})
 		if !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%s: %v, want an invalid argument", body, err)
+		}
+	}
+}
+
+// A runtime that is called with a service manager's socket waits until the program
+// says that it is ready.
+func TestTheServiceManagersSocketIsNotPassedOn(t *testing.T) {
+	t.Setenv("NOTIFY_SOCKET", "/run/systemd/notify")
+	for _, kv := range environ() {
+		if strings.HasPrefix(kv, "NOTIFY_SOCKET=") {
+			t.Errorf("what the shim runs has %s", kv)
 		}
 	}
 }

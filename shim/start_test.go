@@ -237,14 +237,3 @@ func testInfoAndVersion(t *testing.T, runtime string) {
 		t.Errorf("-v says %q, %v", out, err)
 	}
 }
-
-// A runtime that is called with a service manager's socket waits until the program
-// says that it is ready.
-func TestTheServiceManagersSocketIsNotPassedOn(t *testing.T) {
-	t.Setenv("NOTIFY_SOCKET", "/run/systemd/notify")
-	for _, kv := range environ() {
-		if strings.HasPrefix(kv, "NOTIFY_SOCKET=") {
-			t.Errorf("what the shim runs has %s", kv)
-		}
-	}
-}
