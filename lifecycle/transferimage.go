@@ -202,7 +202,7 @@ func (t *transfers) save(ctx context.Context, s meta.Scope, src *transfertypes.I
 	if err != nil {
 		return err
 	}
-	var o image.ExportOptions
+	o := image.ExportOptions{OnlyOCI: dst.SkipCompatibilityManifest}
 	for _, pl := range dst.Platforms {
 		o.Platforms = append(o.Platforms, platformFromAPI(pl))
 	}

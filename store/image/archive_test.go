@@ -129,6 +129,9 @@ func TestExportAndImportAreEachOthersInverse(t *testing.T) {
 	if len(docker) != 1 || fmt.Sprint(docker[0].RepoTags) != fmt.Sprint([]string{img.Name, "also:1"}) {
 		t.Errorf("manifest.json has %v", docker)
 	}
+	if bytes.Contains(exported(t, s, image.ExportOptions{OnlyOCI: true}, img), []byte("manifest.json")) {
+		t.Error("manifest.json is there, and was not wanted")
+	}
 	other := stores(t, t.TempDir())
 	images, err := image.Import(t.Context(), other, bytes.NewReader(archive), image.ImportOptions{Unpack: true})
 	if err != nil || len(images) != 2 || images[0].Name != img.Name || images[1].Name != second.Name {

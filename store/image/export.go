@@ -30,10 +30,12 @@ type ExportOptions struct {
 	// Platforms whose manifests are written: of one that manifest, of several an index
 	// of them. None is all that is there.
 	Platforms []ocispec.Platform
+	// OnlyOCI leaves docker's manifest.json out.
+	OnlyOCI bool
 }
 
-// Export writes images as a tar that is an OCI image layout and a docker archive
-// at once. Images with the same target are one image with several names. What is
+// Export writes images as a tar that is an OCI image layout and, unless o says
+// otherwise, a docker archive at once. Images with the same target are one image with several names. What is
 // missing is found before the first byte is written.
 func Export(ctx context.Context, s Stores, images []Image, w io.Writer, o ExportOptions) error {
 	e := &export{store: s.Content, seen: map[digest.Digest]bool{}, entry: map[digest.Digest]int{}}
@@ -41,6 +43,9 @@ func Export(ctx context.Context, s Stores, images []Image, w io.Writer, o Export
 		if err := e.add(ctx, img, o.Platforms); err != nil {
 			return fmt.Errorf("export %s: %w", img.Name, err)
 		}
+	}
+	if o.OnlyOCI {
+		e.docker = nil
 	}
 	return e.write(ctx, w)
 }
@@ -188,6 +193,9 @@ func (e *export) write(ctx context.Context, w io.Writer) error {
 		{dockerManifestFile, e.docker},
 		{ocispec.ImageLayoutFile, ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion}},
 	} {
+		if doc.name == dockerManifestFile && e.docker == nil {
+			continue
+		}
 		data, err := json.Marshal(doc.v)
 		if err == nil {
 			err = writeFile(tw, doc.name, int64(len(data)))

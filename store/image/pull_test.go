@@ -662,3 +662,22 @@ func TestAnIngestWithWrongBytesIsThrownAway(t *testing.T) {
 		})
 	}
 }
+
+// An import of an index has the images below it expire; one that is then pulled by
+// itself is there to stay.
+func TestAnImageThatIsPulledDoesNotExpire(t *testing.T) {
+	from, s := registrytest.Start(t), stores(t, t.TempDir())
+	serve(from, "src", "1", gzipLayer(t, file{name: "f", data: "x"}))
+	img, err := pull(t, s, from.Host+"/src:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	img.Labels = map[string]string{"mine": "stays", "containerd.io/gc.expire": "2026-01-01T00:00:00Z", "containerd.io/gc.bref.image": "other"}
+	if _, err := s.Images.Update(t.Context(), img, "labels"); err != nil {
+		t.Fatal(err)
+	}
+	img, err = pull(t, s, from.Host+"/src:1")
+	if err != nil || len(img.Labels) != 1 || img.Labels["mine"] != "stays" {
+		t.Errorf("pulled again, it has the labels %v, %v", img.Labels, err)
+	}
+}

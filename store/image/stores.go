@@ -30,11 +30,12 @@ func (s Stores) snapshotter() string {
 	return s.Snapshotter
 }
 
-// name creates img, or moves its name to the new target.
+// name creates img, or moves its name to the new target. What an earlier import said of
+// its end is said no more.
 func (s Stores) name(ctx context.Context, img Image) (Image, error) {
 	made, err := s.Images.Create(ctx, img)
 	if errdefs.IsAlreadyExists(err) {
-		fields := []string{"target"}
+		fields := []string{"target", "labels.containerd.io/gc.expire", "labels.containerd.io/gc.bref.image"}
 		for k := range img.Labels {
 			fields = append(fields, "labels."+k)
 		}

@@ -24,6 +24,7 @@ import (
 	"github.com/gantryd/gantry/remote/registrytest"
 	"github.com/gantryd/gantry/store/content/local"
 	"github.com/gantryd/gantry/store/image"
+	"github.com/gantryd/gantry/store/labels"
 	"github.com/gantryd/gantry/store/snapshot"
 	"github.com/gantryd/gantry/store/snapshot/disk"
 )
@@ -64,11 +65,20 @@ func (n *names) Create(_ context.Context, img image.Image) (image.Image, error) 
 	return img, nil
 }
 
-func (n *names) Update(_ context.Context, img image.Image, _ ...string) (image.Image, error) {
+func (n *names) Update(_ context.Context, img image.Image, fields ...string) (image.Image, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.all[img.Name] = img
-	return img, nil
+	is := n.all[img.Name]
+	var err error
+	for _, f := range fields {
+		if f == "target" {
+			is.Target = img.Target
+		} else if is.Labels, err = labels.Merge(is.Labels, img.Labels, []string{f}); err != nil {
+			return image.Image{}, err
+		}
+	}
+	n.all[img.Name] = is
+	return is, nil
 }
 
 func (n *names) Delete(_ context.Context, name string) error {
