@@ -222,6 +222,23 @@ func (c *sandboxController) Shutdown(ctx context.Context, r *api.ControllerShutd
 	return &api.ControllerShutdownResponse{}, sb.Shutdown(ctx)
 }
 
+// Update tells the sandbox what became of its record. Shims need not know how, and
+// say then that it is not implemented.
+func (c *sandboxController) Update(ctx context.Context, r *api.ControllerUpdateRequest) (*api.ControllerUpdateResponse, error) {
+	sb, _, err := c.find(ctx, r.Sandboxer, r.SandboxID)
+	if err != nil {
+		return nil, err
+	}
+	if r.Sandbox == nil {
+		return nil, fmt.Errorf("update sandbox %s: without a sandbox: %w", r.SandboxID, errdefs.ErrInvalidArgument)
+	}
+	req := &shim.UpdateSandboxRequest{SandboxID: r.SandboxID, Sandbox: r.Sandbox, Fields: r.Fields}
+	if err := sb.Call(ctx, "UpdateSandbox", req, &shim.UpdateSandboxResponse{}); err != nil {
+		return nil, fmt.Errorf("update sandbox %s: %w", r.SandboxID, err)
+	}
+	return &api.ControllerUpdateResponse{}, nil
+}
+
 func (c *sandboxController) Metrics(ctx context.Context, r *api.ControllerMetricsRequest) (*api.ControllerMetricsResponse, error) {
 	sb, _, err := c.find(ctx, r.Sandboxer, r.SandboxID)
 	if err != nil {

@@ -1,18 +1,24 @@
 package lifecycle_test
 
 import (
+	"context"
+	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
+	shimapi "github.com/containerd/containerd/api/runtime/sandbox/v1"
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
 	sandboxapi "github.com/containerd/containerd/api/services/sandbox/v1"
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/ttrpc"
 	"google.golang.org/grpc/codes"
 )
 
@@ -196,4 +202,66 @@ func TestSandboxRecordsAndControllersAreChecked(t *testing.T) {
 	ok(p.store.Delete(p.ctx, &sandboxapi.StoreDeleteRequest{SandboxID: "s"}))(t)
 	_, err = p.store.Get(p.ctx, &sandboxapi.StoreGetRequest{SandboxID: "s"})
 	wantCode(t, codes.NotFound, err)
+}
+
+// updatable is the shim of a sandbox that knows what ours does not.
+type updatable struct {
+	shimapi.TTRPCSandboxService
+	updates chan *shimapi.UpdateSandboxRequest
+}
+
+func (u updatable) CreateSandbox(context.Context, *shimapi.CreateSandboxRequest) (*shimapi.CreateSandboxResponse, error) {
+	return &shimapi.CreateSandboxResponse{}, nil
+}
+
+func (u updatable) UpdateSandbox(_ context.Context, r *shimapi.UpdateSandboxRequest) (*shimapi.UpdateSandboxResponse, error) {
+	u.updates <- r
+	return &shimapi.UpdateSandboxResponse{}, nil
+}
+
+func (u updatable) ShutdownSandbox(context.Context, *shimapi.ShutdownSandboxRequest) (*shimapi.ShutdownSandboxResponse, error) {
+	return &shimapi.ShutdownSandboxResponse{}, nil
+}
+
+// serve gives the program of a shim that is served here.
+func (u updatable) serve(t *testing.T, dir string) (program string) {
+	t.Helper()
+	socket := filepath.Join(dir, "u.sock")
+	l := ok(net.Listen("unix", socket))(t)
+	server := ok(ttrpc.NewServer())(t)
+	shimapi.RegisterTTRPCSandboxService(server, u)
+	go server.Serve(context.Background(), l)
+	t.Cleanup(func() { server.Close() })
+	program = filepath.Join(dir, "containerd-shim-updatable-v1")
+	script := fmt.Sprintf("#!/bin/sh\ncase \"$*\" in *start) printf unix://%s ;; esac\n", socket)
+	if err := os.WriteFile(program, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return program
+}
+
+func TestAnUpdateOfASandboxReachesItsShim(t *testing.T) {
+	p := newPods(t)
+	defer p.startOurs(t)()
+	update := func(id string, sb *types.Sandbox) error {
+		_, err := p.controller.Update(p.ctx, &sandboxapi.ControllerUpdateRequest{SandboxID: id, Sandboxer: "shim", Sandbox: sb, Fields: []string{"labels.a"}})
+		return err
+	}
+	p.create(t, "ours")
+	wantCode(t, codes.Unimplemented, update("ours", &types.Sandbox{SandboxID: "ours"}))
+	wantCode(t, codes.InvalidArgument, update("ours", nil))
+	wantCode(t, codes.NotFound, update("none", &types.Sandbox{SandboxID: "none"}))
+	ok(p.controller.Shutdown(p.ctx, &sandboxapi.ControllerShutdownRequest{SandboxID: "ours", Sandboxer: "shim"}))(t)
+
+	u := updatable{updates: make(chan *shimapi.UpdateSandboxRequest, 1)}
+	p.shim = u.serve(t, p.dir)
+	p.create(t, "theirs")
+	if err := update("theirs", &types.Sandbox{SandboxID: "theirs", Labels: map[string]string{"a": "b"}}); err != nil {
+		t.Fatal(err)
+	}
+	if r := <-u.updates; r.SandboxID != "theirs" || r.Sandbox.Labels["a"] != "b" || !slices.Equal(r.Fields, []string{"labels.a"}) {
+		t.Errorf("the shim was told %v", r)
+	}
+	ok(p.controller.Shutdown(p.ctx, &sandboxapi.ControllerShutdownRequest{SandboxID: "theirs", Sandboxer: "shim"}))(t)
+	p.nothingLeft(t, "*")
 }
