@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	contentapi "github.com/containerd/containerd/api/services/content/v1"
 	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
@@ -66,7 +67,7 @@ func TestAPullThatWasKilledIsTakenUpAgainAndForgotten(t *testing.T) {
 	r.eventually(func() error {
 		list, err := r.ctrd.Content.ListStatuses(t.Context(), &contentapi.ListStatusesRequest{})
 		check(t, err)
-		if len(list.Statuses) != 1 || list.Statuses[0].Offset == 0 {
+		if len(list.Statuses) != 1 || list.Statuses[0].Offset == 0 || !strings.Contains(list.Statuses[0].Ref, layer.Digest.String()) {
 			return fmt.Errorf("ingests: %v", list.Statuses)
 		}
 		return nil
@@ -76,6 +77,17 @@ func TestAPullThatWasKilledIsTakenUpAgainAndForgotten(t *testing.T) {
 		t.Errorf("the pull that was cut off says %s", out)
 	}
 	r.start()
+	resp, err := r.ctrd.Leases.List(t.Context(), &leasesapi.ListRequest{})
+	check(t, err)
+	for _, l := range resp.Leases {
+		end, err := time.Parse(time.RFC3339, l.Labels["containerd.io/gc.expire"])
+		if err != nil || end.After(time.Now().Add(time.Hour+time.Second)) {
+			t.Errorf("what nobody pulls again is kept by %v", l)
+		}
+	}
+	if len(resp.Leases) == 0 {
+		t.Error("no lease keeps what was pulled")
+	}
 	reg.Intercept(nil)
 	before := len(reg.Log())
 	if out := r.call("POST", pull, nil, 200, nil); !strings.Contains(string(out), "Downloaded") {

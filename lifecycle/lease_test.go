@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	contentapi "github.com/containerd/containerd/api/services/content/v1"
 	imagesapi "github.com/containerd/containerd/api/services/images/v1"
@@ -90,6 +91,9 @@ func TestAPullThatWasKilledIsTakenUpAgainAndForgotten(t *testing.T) {
 	d.startOurs(t)
 	a = d.dial(t)
 	a.collect(t, ctx)
+	if l := ok(a.leases.List(ctx, &leasesapi.ListRequest{}))(t).Leases; len(l) != 1 || !endsWithin(t, l[0], time.Hour) {
+		t.Errorf("what nobody pulls again is kept by %v", l)
+	}
 	reg.Intercept(nil)
 	before := len(reg.Log())
 	if err := a.pull(t, ctx, ref, to()); err != nil {
@@ -109,6 +113,12 @@ func TestAPullThatWasKilledIsTakenUpAgainAndForgotten(t *testing.T) {
 	if left := ok(a.blobs(ctx))(t); len(left) > 0 || a.hasSnapshot(ctx, "overlayfs", first.Digest.String()) {
 		t.Errorf("the image is removed, and left are %v and its snapshots", left)
 	}
+}
+
+// endsWithin says whether a lease ends by itself so soon.
+func endsWithin(t *testing.T, l *leasesapi.Lease, d time.Duration) bool {
+	t.Helper()
+	return ok(time.Parse(time.RFC3339, l.Labels["containerd.io/gc.expire"]))(t).Before(time.Now().Add(d + time.Second))
 }
 
 // A pull that is done takes no lease from one of the same image that is under way.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
 	api "github.com/containerd/containerd/api/services/transfer/v1"
 	"github.com/containerd/containerd/api/types"
 	transfertypes "github.com/containerd/containerd/api/types/transfer"
@@ -31,9 +32,12 @@ type transfers struct {
 }
 
 const (
-	// leaseAge is how long what a pull made is kept if we die during it, unless the
-	// pull is done before: one that is begun again goes on where it was cut off.
+	// leaseAge is how long what a transfer made is kept if no daemon comes after us.
 	leaseAge = 24 * time.Hour
+	// pullGrace is how long the next daemon keeps what a pull made that its predecessor
+	// died in, unless the pull is done before: one that is begun again goes on where it
+	// was cut off.
+	pullGrace = time.Hour
 	// pullLabel is on the lease of a pull and has its reference, runLabel the life of a
 	// daemon that pulls it.
 	pullLabel = "gantry.lifecycle/pull"
@@ -121,19 +125,39 @@ func (t *transfers) pulled(ns, ref string) error {
 	return deleteLeases(t.db.Leases(ns), fmt.Sprintf("labels.%q==%q,labels.%q!=%q", pullLabel, ref, runLabel, t.run))
 }
 
-// sweepLeases deletes the leases of transfers that a predecessor died in, but for
-// those of pulls.
+// sweepLeases deletes the leases of transfers that a predecessor died in; those of
+// pulls end soon.
 func sweepLeases(db *meta.DB) error {
 	all, err := db.Namespaces().List()
 	if err != nil {
 		return err
 	}
 	for _, ns := range all {
-		if err := deleteLeases(db.Leases(ns.Name), fmt.Sprintf("labels.%q==true", onceLabel)); err != nil {
+		leases := db.Leases(ns.Name)
+		if err := deleteLeases(leases, fmt.Sprintf("labels.%q==true", onceLabel)); err != nil {
 			return fmt.Errorf("namespace %s: %w", ns.Name, err)
+		}
+		pulls, err := leases.List(fmt.Sprintf("labels.%q", pullLabel))
+		if err != nil {
+			return err
+		}
+		for _, l := range pulls {
+			if err := expireSoon(leases, l); err != nil {
+				return fmt.Errorf("namespace %s: lease %s: %w", ns.Name, l.ID, err)
+			}
 		}
 	}
 	return nil
+}
+
+// expireSoon has the lease of a pull end after pullGrace, or earlier where a restart
+// before this one has said so.
+func expireSoon(leases meta.Leases, l *leasesapi.Lease) error {
+	soon := time.Now().Add(pullGrace)
+	if end, err := time.Parse(time.RFC3339, l.Labels["containerd.io/gc.expire"]); err == nil && end.Before(soon) {
+		return nil
+	}
+	return leases.Expire(l.ID, soon)
 }
 
 func deleteLeases(leases meta.Leases, filter string) error {

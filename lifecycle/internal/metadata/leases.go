@@ -80,6 +80,22 @@ func leaseFields(l *api.Lease) filter.Fields {
 	}
 }
 
+// Expire has a lease end at the given time.
+func (l Leases) Expire(id string, end time.Time) error {
+	return l.db.bolt.Update(func(tx *bolt.Tx) error {
+		b := at(tx, l.ns, leases, id)
+		if b == nil {
+			return notFound("lease", id)
+		}
+		labels := labelsOf(b)
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		labels[labelExpire] = end.UTC().Format(time.RFC3339)
+		return writeLabels(b, labels)
+	})
+}
+
 // Delete ends a lease. What only it held is collected a little later.
 func (l Leases) Delete(id string) error {
 	err := l.db.delete(func(tx *bolt.Tx) error {
