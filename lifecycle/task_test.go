@@ -688,3 +688,36 @@ func TestAShimThatDiesAfterItsTaskLeavesNothing(t *testing.T) {
 	}
 	ok(w.containers.Delete(w.ctx, &containersapi.DeleteContainerRequest{ID: "a"}))(t)
 }
+
+// A client may go away at any moment of a Create. What its shim made until then, or
+// makes after, is taken apart.
+func TestACreateThatIsCancelledLeavesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.startOurs(t)
+	for delay, done := time.Duration(0), false; !done; delay += 10 * time.Millisecond {
+		id := fmt.Sprintf("after-%d", delay/time.Millisecond)
+		c := container(id, nil)
+		c.Spec = w.spec(t, id, "exec sleep 1000")
+		ok(w.containers.Create(w.ctx, &containersapi.CreateContainerRequest{Container: c}))(t)
+		ctx, cancel := context.WithTimeout(w.ctx, delay)
+		_, err := w.tasks.Create(ctx, &tasksapi.CreateTaskRequest{
+			ContainerID: id, Rootfs: []*types.Mount{{Type: "bind", Source: w.rootfs, Options: []string{"rbind", "rw"}}},
+		})
+		cancel()
+		if done = err == nil; done {
+			w.remove(t, id)
+		}
+		eventually(t, "nothing is left of a Create that ended "+delay.String()+" after its begin", func() error {
+			if pids := w.shims(t, id); len(pids) > 0 {
+				return fmt.Errorf("shims %v are left", pids)
+			}
+			if left := globbed(t, filepath.Join("/sys/fs/cgroup/*", w.ns, id)); len(left) > 0 {
+				return fmt.Errorf("%v are left", left)
+			}
+			if left := globbed(t, filepath.Join(w.state(), "io.containerd.runtime.v2.task", w.ns, "*")); len(left) > 0 {
+				return fmt.Errorf("%v are left", left)
+			}
+			return nil
+		})
+	}
+}

@@ -59,7 +59,7 @@ func (t *Table) Create(ctx context.Context, ns, id string, o CreateOptions) (_ u
 		}
 		defer trace.Step(ctx, "shim Create", "")()
 		o.Request.ID, o.Request.Bundle = id, task.bundle.dir
-		return task.call(ctx, "Create", o.Request, &r)
+		return task.finish(ctx, "Create", o.Request, &r)
 	}))
 	return r.Pid, err
 }
@@ -179,7 +179,8 @@ func (t *Task) dial(ctx context.Context, where *bootstrap.BootstrapResult) error
 }
 
 // undoStart ends a shim of which no task came, and has its binary take apart
-// what it made.
+// what it made. A shim whose caller went away goes on with what it was asked, and has
+// a task then, with which it does not end.
 func (t *Task) undoStart() {
 	if t.joined {
 		return // the shim is the sandbox's, and has undone what it made of the task
@@ -189,20 +190,41 @@ func (t *Task) undoStart() {
 	defer cancel()
 	sctx, scancel := context.WithTimeout(ctx, shutdownWait)
 	defer scancel()
-	err := t.call(sctx, "Shutdown", &api.ShutdownRequest{ID: t.ID}, &emptypb.Empty{})
+	err := t.call(sctx, "Delete", &api.DeleteRequest{ID: t.ID}, &api.DeleteResponse{})
+	if err == nil || errdefs.IsNotFound(err) {
+		err = t.call(sctx, "Shutdown", &api.ShutdownRequest{ID: t.ID}, &emptypb.Empty{})
+	}
 	if err != nil && !errdefs.IsUnavailable(err) {
 		log.Warn("shut shim down", "err", err)
 	}
-	t.mu.Lock()
-	stray := t.client == nil
-	t.mu.Unlock()
-	if stray {
-		if err := t.bundle.endStrays(); err != nil {
-			log.Error("undo task", "err", err)
-		}
+	if c, err := t.connection(); err == nil && len(t.bundle.inside()) > 0 { // else it is a pod's, and stays
+		_ = c.conn.UserOnCloseWait(sctx) // one that takes longer is ended
+	}
+	if err := t.bundle.endStrays(); err != nil {
+		log.Error("undo task", "err", err)
 	}
 	if _, err := t.table.cleanup(ctx, t.binary, t.bundle); err != nil {
 		// A shim that came to nothing has, for most, nothing that could be cleaned up.
 		log.Debug("clean up after task that was not created", "err", err)
 	}
+}
+
+// finish is call that goes on when the client has gone away, for cleanupWait at most: a
+// shim that is cut off in the middle leaves halves that nobody knows of.
+func (t *Task) finish(ctx context.Context, method string, req, resp any) error {
+	going, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(cleanupWait):
+			cancel()
+		case <-going.Done():
+		}
+	})
+	defer stop()
+	err := t.call(going, method, req, resp)
+	if ctx.Err() != nil {
+		return fmt.Errorf("client is gone: %w", context.Cause(ctx))
+	}
+	return err
 }
