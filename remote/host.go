@@ -100,6 +100,7 @@ func (c *Client) resolveScheme(ctx context.Context, e *endpoint) error {
 		if err != nil {
 			return err
 		}
+		req.Header.Set("User-Agent", c.cfg.UserAgent) // and no other: it may be a secret
 		client, err := c.client(e.tls)
 		if err != nil {
 			return err
