@@ -11,7 +11,7 @@ export CGO_ENABLED := 0
 # git refuses to answer root about a clone that is another user's.
 export GOFLAGS += -buildvcs=false
 
-.PHONY: help build demo test test-vm torture torture-steps deps lint bench install uninstall generate
+.PHONY: help build demo test test-vm torture torture-steps conformance deps lint bench install uninstall generate
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ torture: deps build ## kill gantryd and shims at random while clients work, for 
 
 torture-steps: deps build ## kill gantryd, and shims, at every step of every operation (an hour); OPERATION=start for some
 	$(GO) test -count 1 -v -timeout 0 -run AnyStep ./test/torture -args -limit 0 -points 0 -operation '$(OPERATION)'
+
+conformance: deps build ## run the suites of other projects against ours, and against theirs as a control
+	$(GO) test -count 1 -v -timeout 60m ./test/conformance/containerd -args -all
 
 deps: ## install the Debian packages that the tests and the bench need
 	@.ci/deps

@@ -175,7 +175,7 @@ func (m *mounting) mkdir(mt *types.Mount) error {
 	for _, s := range settings(mt, "mkdir") {
 		d, err := parseMkdir(s)
 		if err != nil {
-			return fmt.Errorf("X-containerd.mkdir.%s: %w: %w", s, err, errdefs.ErrInvalidArgument)
+			return fmt.Errorf("option X-containerd.mkdir.%s: %w: %w", s, err, errdefs.ErrInvalidArgument)
 		}
 		if err := m.makeDirectory(d); err != nil {
 			return err
@@ -288,21 +288,21 @@ func parseMkfs(settings []string) (filesystem, error) {
 		case "size":
 			var err error
 			if f.size, err = units.RAMInBytes(value); err != nil {
-				return f, fmt.Errorf("X-containerd.mkfs.size %q: %w", value, err)
+				return f, fmt.Errorf("option X-containerd.mkfs.size %q: %w", value, err)
 			}
 		case "fs":
 			f.fs = value
 		case "uuid":
 			f.uuid = value
 		default:
-			return f, fmt.Errorf("X-containerd.mkfs.%s is not known; want size, fs, uuid", name)
+			return f, fmt.Errorf("option X-containerd.mkfs.%s is not known; want size, fs, uuid", name)
 		}
 	}
 	if f.size <= 0 {
-		return f, errors.New("X-containerd.mkfs.size=SIZE is missing")
+		return f, errors.New("option X-containerd.mkfs.size=SIZE is missing")
 	}
 	if !slices.Contains([]string{"ext2", "ext3", "ext4", "xfs"}, f.fs) {
-		return f, fmt.Errorf("X-containerd.mkfs.fs %q: want ext2, ext3, ext4 or xfs", f.fs)
+		return f, fmt.Errorf("option X-containerd.mkfs.fs %q: want ext2, ext3, ext4 or xfs", f.fs)
 	}
 	return f, nil
 }

@@ -153,12 +153,18 @@ func (d daemon) within(t testing.TB) *api {
 // startTheirs starts Debian's containerd.
 func (d daemon) startTheirs(t testing.TB) (stop func()) {
 	t.Helper()
+	return d.startStock(t, peer(t, "containerd"))
+}
+
+// startStock starts a containerd.
+func (d daemon) startStock(t testing.TB, program string) (stop func()) {
+	t.Helper()
 	config := fmt.Sprintf("version = 2\nroot = %q\nstate = %q\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\n  address = %q\n[ttrpc]\n  address = %q\n",
 		d.root(), d.state(), d.address, d.address+".ttrpc")
 	if err := os.WriteFile(filepath.Join(d.dir, "config.toml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return d.startProcess(t, exec.Command(peer(t, "containerd"), "-c", filepath.Join(d.dir, "config.toml")))
+	return d.startProcess(t, exec.Command(program, "-c", filepath.Join(d.dir, "config.toml")))
 }
 
 func (d daemon) startProcess(t testing.TB, cmd *exec.Cmd) (stop func()) {

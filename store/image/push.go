@@ -24,7 +24,7 @@ type PushOptions struct {
 	// Platforms whose manifests are sent: of one that manifest, of several an index
 	// of them. None is all that is there.
 	Platforms []ocispec.Platform
-	Progress func(Progress)
+	Progress  func(Progress)
 }
 
 // Push sends target and all below it, tags it as ref, and gives what it tagged: of

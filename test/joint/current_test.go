@@ -99,19 +99,6 @@ func TestCurrentCtrAndShimOnOurLifecycle(t *testing.T) {
 	ctrSuite(t, u)
 }
 
-// startCurrent starts the current containerd of bin on the directories of an older one.
-func startCurrent(t *testing.T, host *rig.Host, c *rig.Containerd, bin string) *rig.Process {
-	t.Helper()
-	p := rig.Start(t, filepath.Join(rig.Dir(t), "log"), host.Command(filepath.Join(bin, "containerd"), "-c", filepath.Join(c.Dir, "config.toml")))
-	rig.Eventually(t, func() error {
-		if r := rig.Run(t, host.Command(filepath.Join(bin, "ctr"), "-a", c.Address, "version")); r.Code != 0 {
-			return fmt.Errorf("ctr version: %s", r.Stderr)
-		}
-		return nil
-	})
-	return p
-}
-
 // The current containerd and lifecycle take turns, as Debian's does.
 func TestCurrentContainerdIsSwapped(t *testing.T) {
 	bin := current(t, "ctr", "containerd", "containerd-shim-runc-v2")
@@ -120,7 +107,16 @@ func TestCurrentContainerdIsSwapped(t *testing.T) {
 	u := ctrUser{host: host, address: c.Address, ctr: filepath.Join(bin, "ctr"), run: f("--runtime", "io.containerd.runc.v2")}
 	c.Stop() // only its configuration is wanted
 	host.Prefer(bin)
-	theirs := func() *rig.Process { return startCurrent(t, host, c, bin) }
+	theirs := func() *rig.Process {
+		p := rig.Start(t, filepath.Join(rig.Dir(t), "log"), host.Command(filepath.Join(bin, "containerd"), "-c", filepath.Join(c.Dir, "config.toml")))
+		rig.Eventually(t, func() error {
+			if r := rig.Run(t, u.cmd(t, "version")); r.Code != 0 {
+				return fmt.Errorf("ctr version: %s", r.Stderr)
+			}
+			return nil
+		})
+		return p
+	}
 	p := theirs()
 	u.must(t, "images", "import", archive(t, host))
 	u.must(t, "run", "-d", ctrImage, "one", "sleep", "1000")

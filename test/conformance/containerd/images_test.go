@@ -71,8 +71,10 @@ func (i images) make(t testing.TB, name string, layers int) error {
 		}
 	}
 	platforms := []ocispec.Platform{
-		{OS: "linux", Architecture: "amd64"}, {OS: "linux", Architecture: "arm64", Variant: "v8"},
-		{OS: "linux", Architecture: "s390x"}, {OS: "linux", Architecture: "ppc64le"},
+		{OS: "linux", Architecture: "amd64"},
+		{OS: "linux", Architecture: "arm64", Variant: "v8"},
+		{OS: "linux", Architecture: "s390x"},
+		{OS: "linux", Architecture: "ppc64le"},
 	}
 	if strings.Contains(name, "windows") {
 		platforms = []ocispec.Platform{{OS: "windows", Architecture: "amd64"}}

@@ -1,18 +1,17 @@
-package joint
+package lifecycle_test
 
 import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
+	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gantryd/gantry/remote/registrytest"
-	"github.com/gantryd/gantry/test/rig"
 )
 
 // The user of the registries here.
@@ -64,55 +63,60 @@ func giveToken(w http.ResponseWriter, r *http.Request) {
 	json.NewEncoder(w).Encode(map[string]string{"token": "for-somebody", "access_token": "for-somebody"})
 }
 
+// current builds programs of the containerd that test/peers pins.
+func current(t *testing.T, names ...string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	args := []string{"build", "-o", dir + "/"}
+	for _, name := range names {
+		args = append(args, "github.com/containerd/containerd/v2/cmd/"+name)
+	}
+	cmd := exec.Command("go", args...)
+	cmd.Dir, cmd.Env = "../test/peers", append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", cmd, err, out)
+	}
+	return dir
+}
+
 // Ctr gives its user's credentials on a stream, when lifecycle asks for them, as
 // containerd does.
 func TestCredentialsOfTheClientReachTheRegistry(t *testing.T) {
 	bin := current(t, "ctr", "containerd")
-	host := rig.Here(t)
-	for _, daemon := range []struct {
-		name  string
-		start func(t *testing.T) (address string)
-	}{
-		{"lifecycle", func(t *testing.T) string { return rig.StartGantryd(t, host, "--roles", "lifecycle").ContainerdAddress }},
-		{"containerd", func(t *testing.T) string {
-			c := rig.StartContainerd(t, host)
-			c.Stop() // only its configuration is wanted
-			startCurrent(t, host, c, bin)
-			return c.Address
-		}},
+	for name, start := range map[string]func(t *testing.T, d daemon){
+		"lifecycle":  func(t *testing.T, d daemon) { d.startOurs(t) },
+		"containerd": func(t *testing.T, d daemon) { d.startStock(t, filepath.Join(bin, "containerd")) },
 	} {
-		t.Run(daemon.name, func(t *testing.T) {
-			u := ctrUser{host: host, address: daemon.start(t), ctr: filepath.Join(bin, "ctr")}
+		t.Run(name, func(t *testing.T) {
+			d := newDaemon(t)
+			start(t, d)
+			ctr := func(args ...string) ([]byte, error) {
+				return exec.Command(filepath.Join(bin, "ctr"), append([]string{"-a", d.address, "images"}, args...)...).CombinedOutput()
+			}
 			for name, gate := range gates {
 				t.Run(name, func(t *testing.T) {
 					reg := registrytest.Start(t)
-					layer := []byte(strings.Repeat("\x00", 1024)) // a tar of no file
-					config, err := json.Marshal(ocispec.Image{
-						Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"},
-						RootFS:   ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{digest.FromBytes(layer)}},
-					})
-					if err != nil {
-						t.Fatal(err)
-					}
-					m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: reg.PutBlob("a", ocispec.MediaTypeImageConfig, config)}
-					m.SchemaVersion, m.Layers = 2, []ocispec.Descriptor{reg.PutBlob("a", ocispec.MediaTypeImageLayer, layer)}
-					reg.PutManifest("a", "1", m.MediaType, m)
+					serveImage(t, reg, "a", ocispec.Platform{OS: "linux", Architecture: "amd64"})
 					reg.Intercept(gate(reg))
-					ref := reg.Host + "/a:1"
-					if r := rig.Run(t, u.cmd(t, "images", "pull", "--plain-http", "--user", someUser+":wrong", ref)); r.Code == 0 {
-						t.Errorf("with a wrong password: %s", r.Stdout)
+					ref, again := reg.Host+"/a:latest", reg.Host+"/a:again"
+					if out, err := ctr("pull", "--plain-http", "--user", someUser+":wrong", ref); err == nil {
+						t.Errorf("with a wrong password: %s", out)
 					}
-					if r := rig.Run(t, u.cmd(t, "images", "pull", "--plain-http", ref)); r.Code == 0 {
-						t.Errorf("without a password: %s", r.Stdout)
+					if out, err := ctr("pull", "--plain-http", ref); err == nil {
+						t.Errorf("without a password: %s", out)
 					}
 					as := someUser + ":" + somePassword
-					u.must(t, "images", "pull", "--plain-http", "--user", as, ref)
-					u.must(t, "images", "tag", ref, reg.Host+"/a:2")
-					u.must(t, "images", "push", "--plain-http", "--user", as, reg.Host+"/a:2")
-					if reg.Manifest("a", "2") == nil {
-						t.Error("the registry has not got what was pushed")
+					for _, args := range [][]string{
+						{"pull", "--plain-http", "--user", as, ref}, {"tag", ref, again},
+						{"push", "--plain-http", "--user", as, again}, {"rm", "--sync", ref, again},
+					} {
+						if out, err := ctr(args...); err != nil {
+							t.Fatalf("%v: %v: %s", args, err, out)
+						}
 					}
-					u.must(t, "images", "rm", "--sync", ref, reg.Host+"/a:2")
+					if string(reg.Manifest("a", "again")) != string(reg.Manifest("a", "latest")) {
+						t.Error("what was pushed is not what was pulled")
+					}
 				})
 			}
 		})
