@@ -27,6 +27,8 @@ type Facts struct {
 	// they say; Linked are their destinations that are the same link already.
 	Links  map[string]string
 	Linked map[string]bool
+	// Copied is what lies below a tmpfs with tmpcopyup that the child fills itself.
+	Copied map[string][]copied
 	// Mode is the mode of mount destinations that are there in the rootfs: a
 	// tmpfs that does not say its own takes it.
 	Mode map[string]uint32

@@ -28,15 +28,26 @@ func (c *compiler) tmpcopyup(m specs.Mount, o mountOptions, dest string, earlier
 		return Arg{}, fmt.Errorf("option tmpcopyup is for a tmpfs, not %q", m.Type)
 	}
 	if c.Rootless {
-		return Arg{}, errors.New("option tmpcopyup is not supported for an ordinary user, who may not make the tmpfs outside")
+		return c.copyInside(m, o, dest), nil
 	}
-	from := &copyUp{root: c.Rootfs, dir: dest, data: o.data}
-	for _, e := range earlier {
-		from.covered(c.destination(e.Destination), e, c.Bundle)
-	}
+	from := c.under(dest, earlier)
+	from.data = o.data
 	f := File{Name: "tmpfs", Call: "fsmount", Path: from.root + from.dir, CopyUp: from}
 	f.Attrs = append(f.Attrs, treeAttr{attr: o.attr}, treeAttr{attr: unix.MountAttr{Propagation: unix.MS_PRIVATE}})
 	return c.file(f), nil
+}
+
+// under is what lies below a tmpfs on dest.
+func (f *Facts) under(dest string, earlier []specs.Mount) *copyUp {
+	u := &copyUp{root: f.Rootfs, dir: dest}
+	for _, e := range earlier {
+		at := inRootfs(f.Rootfs, e.Destination)
+		if moved, ok := f.Moved[at]; ok {
+			at = moved
+		}
+		u.covered(at, e, f.Bundle)
+	}
+	return u
 }
 
 // covered is told of a mount that is made before, on dest: what lies below the
@@ -88,27 +99,10 @@ func (u *copyUp) mount() (fd int, err error) {
 // fill copies into the tmpfs. The source is the image's, who may have put there
 // what it likes: it is walked by descriptors, and no link is followed.
 func (u *copyUp) fill(tmpfs int) error {
-	if u.root == "" {
-		return nil
+	dir, err := u.open()
+	if dir == nil || err != nil {
+		return err
 	}
-	root, err := unix.Open(u.root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("open %s: %w", u.root, err)
-	}
-	defer unix.Close(root)
-	from := root
-	if u.dir != "/" {
-		from, err = openIn(root, u.dir, unix.O_RDONLY|unix.O_DIRECTORY)
-		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
-			return nil
-		}
-	} else {
-		from, err = unix.Open(u.root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	}
-	if err != nil {
-		return fmt.Errorf("open %s%s: %w", u.root, u.dir, err)
-	}
-	dir := os.NewFile(uintptr(from), u.dir)
 	defer dir.Close()
 	to, err := unix.Openat(tmpfs, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -120,6 +114,31 @@ func (u *copyUp) fill(tmpfs int) error {
 		return fmt.Errorf("copy %s%s: %w", u.root, u.dir, err)
 	}
 	return nil
+}
+
+// open opens what is copied, nil where nothing is.
+func (u *copyUp) open() (*os.File, error) {
+	if u.root == "" {
+		return nil, nil
+	}
+	root, err := unix.Open(u.root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", u.root, err)
+	}
+	defer unix.Close(root)
+	from := root
+	if u.dir != "/" {
+		from, err = openIn(root, u.dir, unix.O_RDONLY|unix.O_DIRECTORY)
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+			return nil, nil
+		}
+	} else {
+		from, err = unix.Open(u.root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s%s: %w", u.root, u.dir, err)
+	}
+	return os.NewFile(uintptr(from), u.dir), nil
 }
 
 // copyDirectory copies what is in from, and then whose it is; of its mode the

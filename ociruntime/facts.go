@@ -19,7 +19,7 @@ import (
 // bundleFacts looks at the bundle: what kind of thing each mount is made of,
 // and where in the rootfs it goes. It changes nothing.
 func bundleFacts(spec *specs.Spec, bundle string) (Facts, error) {
-	f := Facts{Bundle: bundle, NotDir: map[string]bool{}, Moved: map[string]string{}, Links: map[string]string{}, Linked: map[string]bool{}, Mode: map[string]uint32{}}
+	f := Facts{Bundle: bundle, NotDir: map[string]bool{}, Moved: map[string]string{}, Links: map[string]string{}, Linked: map[string]bool{}, Copied: map[string][]copied{}, Mode: map[string]uint32{}}
 	f.Rootfs = spec.Root.Path
 	if !filepath.IsAbs(f.Rootfs) {
 		f.Rootfs = filepath.Join(bundle, f.Rootfs)
@@ -74,6 +74,11 @@ func (f *Facts) mountFacts(root int, m specs.Mount, earlier []specs.Mount) error
 			return fmt.Errorf("mount source: %w", err)
 		}
 		f.NotDir[src] = !fi.IsDir()
+	}
+	if o.copyUp && os.Geteuid() != 0 {
+		if f.Copied[dest], err = f.under(dest, earlier).list(); err != nil {
+			return fmt.Errorf("option tmpcopyup: %w", err)
+		}
 	}
 	if m.Type == "tmpfs" {
 		var st unix.Stat_t

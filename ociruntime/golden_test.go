@@ -34,6 +34,7 @@ func TestPlansAreAsWritten(t *testing.T) {
 				CgroupJoin:   []string{"/sys/fs/cgroup/memory/box/tasks", "/sys/fs/cgroup/cpu,cpuacct/box/tasks"},
 				CgroupMounts: []CgroupMount{{Name: "memory", Path: "/sys/fs/cgroup/memory/box"}, {Name: "cpu,cpuacct", Path: "/sys/fs/cgroup/cpu,cpuacct/box", Links: []string{"cpu", "cpuacct"}}},
 				Rootless:     name == "rootless",
+				Copied:       map[string][]copied{"/srv": {{name: ".", mode: 0o40755}, {name: "file", mode: 0o100644, size: 3}, {name: "link", mode: 0o120777, link: "file"}}},
 			}
 			p, err := Compile(spec, facts)
 			if err != nil {

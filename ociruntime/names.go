@@ -57,6 +57,7 @@ var callNumbers = map[string]int{
 	"setresgid":         unix.SYS_SETRESGID,
 	"setresuid":         unix.SYS_SETRESUID,
 	"setsid":            unix.SYS_SETSID,
+	"sendfile":          unix.SYS_SENDFILE,
 	"socket":            unix.SYS_SOCKET,
 	"symlinkat":         unix.SYS_SYMLINKAT,
 	"umask":             unix.SYS_UMASK,

@@ -37,6 +37,16 @@ func hostID(id uint32, m []specs.LinuxIDMapping) uint32 {
 	return math.MaxUint32
 }
 
+// containerID is the id in a user namespace of one outside, if that has any.
+func containerID(id uint32, m []specs.LinuxIDMapping) (inside uint32, ok bool) {
+	for _, e := range m {
+		if id >= e.HostID && id-e.HostID < e.Size {
+			return e.ContainerID + id - e.HostID, true
+		}
+	}
+	return 0, false
+}
+
 // allCaps are the capabilities that a process has who makes a user namespace. An
 // execve as another than root keeps them only as ambient ones.
 func allCaps(last int) []uintptr {
