@@ -21,6 +21,7 @@ type mountOptions struct {
 	links       links    // what a bind mount does with symlinks, as crun has it
 	copyUp      bool     // tmpcopyup: the tmpfs begins with what lies below it
 	idmap       string   // "idmap", "ridmap" or none
+	unknown     string   // an option of a bind mount that means nothing there
 	data        []string // for the filesystem
 }
 
@@ -129,6 +130,9 @@ func parseMountOptions(m specs.Mount) (mountOptions, error) {
 			o.add(opt)
 		}
 	}
+	if o.unknown != "" && !o.remount {
+		return o, fmt.Errorf("option %s: bind mounts cannot have any filesystem-specific options applied", o.unknown) // callers of runc know these words
+	}
 	if len(m.UIDMappings)+len(m.GIDMappings) > 0 && !o.bind {
 		return o, fmt.Errorf("uidMappings is only for a bind mount, not %q", m.Type)
 	}
@@ -153,6 +157,8 @@ func (o *mountOptions) add(opt string) {
 	}
 	if s, ok := superOptions[opt]; ok {
 		opt = s
+	} else if o.bind {
+		o.unknown = opt
 	}
 	o.data = append(o.data, opt)
 }

@@ -110,6 +110,7 @@ var broken = []brokenBundle{
 		s.Linux.Namespaces = append(s.Linux.Namespaces[:3], s.Linux.Namespaces[4:]...)
 	}, nil, "hostname|uts namespace"},
 	{"a mount source that is not there", mount(specs.Mount{Destination: "/x", Type: "bind", Source: "/no/such", Options: []string{"bind"}}), nil, "mounts[7]|/x|/no/such|no such file or directory"},
+	{"an option of a filesystem on a bind mount", mount(specs.Mount{Destination: "/x", Type: "bind", Source: "/tmp", Options: []string{"bind", "size=1k"}}), nil, "mounts[7]|/x|option size=1k"},
 	{"a mount without a destination", mount(specs.Mount{Type: "tmpfs", Source: "x"}), nil, "mounts[7]|destination is missing"},
 	{"an unknown filesystem", mount(specs.Mount{Destination: "/x", Type: "nosuchfs", Source: "x"}), nil, "nosuchfs|/x|no such device"},
 	{"a mount option that the filesystem refuses", mount(specs.Mount{Destination: "/x", Type: "tmpfs", Source: "x", Options: []string{"size=much"}}), nil, "tmpfs|/x|size|invalid argument"},

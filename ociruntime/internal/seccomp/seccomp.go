@@ -54,7 +54,7 @@ const maxInstructions = 4096
 const NewListener = 1 << 3
 
 var flagValues = map[specs.LinuxSeccompFlag]uint64{
-	"SECCOMP_FILTER_FLAG_TSYNC":            1 << 0,
+	"SECCOMP_FILTER_FLAG_TSYNC":            0, // the child has no other thread, and with a listener the kernel refuses it
 	specs.LinuxSeccompFlagLog:              1 << 1,
 	specs.LinuxSeccompFlagSpecAllow:        1 << 2,
 	specs.LinuxSeccompFlagWaitKillableRecv: 1 << 5,

@@ -274,3 +274,12 @@ func socketcall386() uint32 {
 	n, _, _ := find(calls386, "socketcall")
 	return n
 }
+
+// With a listener the kernel refuses to synchronise threads (seccomp(2)), of which
+// the child has one.
+func TestThreadsAreNotSynchronised(t *testing.T) {
+	_, flags, err := Compile(&specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Flags: []specs.LinuxSeccompFlag{"SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG"}})
+	if err != nil || flags != 2 {
+		t.Errorf("flags %d, %v", flags, err)
+	}
+}
