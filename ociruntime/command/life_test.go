@@ -124,7 +124,7 @@ func (r tool) state(t *testing.T, id string) (s jsonState) {
 // A life as containerd's shim leads it, one program for each verb.
 func TestCreateStartPauseKillDelete(t *testing.T) {
 	r := newTool(t)
-	dir := bundle(t, shell("trap 'exit 3' TERM; while :; do sleep 0.05; done"))
+	dir := bundle(t, shell("trap 'exit 3' TERM; echo >/dev/shm/trap; while :; do sleep 0.05; done"))
 	pidFile := filepath.Join(t.TempDir(), "pid")
 	r.must(t, "create", "--bundle", dir, "--pid-file", pidFile, "x")
 	pid, err := strconv.Atoi(read(t, pidFile))
@@ -151,6 +151,12 @@ func TestCreateStartPauseKillDelete(t *testing.T) {
 	}
 	if res := r.run(t, "delete", "x"); res.code != 1 || !strings.Contains(res.err, "not stopped") {
 		t.Errorf("delete of a running container: %+v", res)
+	}
+	for i := 0; r.run(t, "exec", "x", "cat", "/dev/shm/trap").code != 0; i++ { // until then TERM is nothing to it
+		if i == 1000 {
+			t.Fatal("it sets no trap")
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 
 	r.must(t, "pause", "x")
