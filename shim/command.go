@@ -60,7 +60,7 @@ func (c *command) spawn(verb string, args []string, e ends) (_ *started, err err
 	}
 	defer os.RemoveAll(dir)
 	pids := filepath.Join(dir, "pid")
-	if verb == "create" {
+	if verb != "exec" {
 		pids = filepath.Join(c.bundle, pidFile) // where runtimes that are wrapped look for it
 	}
 	args = append(args, "--pid-file", pids)
@@ -90,7 +90,7 @@ func (c *command) spawn(verb string, args []string, e ends) (_ *started, err err
 	if p.console, err = con.receive(); err == nil {
 		return p, nil
 	}
-	if verb == "create" {
+	if verb != "exec" {
 		return nil, errors.Join(err, c.delete(true))
 	}
 	return nil, errors.Join(err, unix.Kill(pid, unix.SIGKILL)) // the reaper is held, so pid is its own

@@ -40,7 +40,9 @@ type container struct {
 	ownPids bool  // the first process is the first of its pid namespace
 	journey *trip // nil unless asked for
 
-	cgroups *metrics.Cgroups // nil where the first process had ended already
+	checkpoint string // what start restores, "" where create made the first process
+
+	cgroups *metrics.Cgroups // nil where the first process had ended already, or is not there
 
 	deleting sync.Mutex // held by delete
 
@@ -71,7 +73,7 @@ func (s *Shim) create(r *taskapi.CreateRequest, trip *trip) (c *container, err e
 		}
 	}
 	rec.Trace = trip != nil
-	c = &container{shim: s, id: r.ID, bundle: r.Bundle, journey: trip, execs: map[string]*process{}}
+	c = &container{shim: s, id: r.ID, bundle: r.Bundle, journey: trip, checkpoint: r.Checkpoint, execs: map[string]*process{}}
 	c.runtime = rec.runtime(r.Bundle, s.reaper)
 	c.init = newProcess(c, "", uris{r.Stdin, r.Stdout, r.Stderr, r.Terminal})
 
@@ -101,24 +103,36 @@ func (s *Shim) create(r *taskapi.CreateRequest, trip *trip) (c *container, err e
 	defer errs.Undo(&err, st.close)
 	done()
 
-	done = trip.step("create container", rec.Binary)
-	if err := c.init.spawn(c.runtime.create); err != nil {
-		return nil, err
-	}
-	done()
-	if err := savePid(r.Bundle, c.init.pid); err != nil {
-		slog.Error("pid is not saved", "id", c.id, "err", err)
-	}
-	ours := false
-	if c.ownPids, ours = placeOf(c.init.pid); ours || rec.Binary != "" {
-		s.reaper.listen()
-	}
-	if c.cgroups, err = metrics.Of(c.init.pid); err != nil {
-		slog.Warn("cgroups are not known", "id", c.id, "err", err)
-		err = nil
+	if c.checkpoint == "" {
+		done = trip.step("create container", rec.Binary)
+		if err := c.init.spawn(c.runtime.create); err != nil {
+			return nil, err
+		}
+		done()
+		c.meet(rec.Binary == "")
 	}
 	s.events.publish(c.created(r))
 	return c, nil
+}
+
+// meet looks at the first process, which is there now.
+func (c *container) meet(linked bool) {
+	pid := c.init.pid
+	if err := savePid(c.bundle, pid); err != nil {
+		slog.Error("pid is not saved", "id", c.id, "err", err)
+	}
+	ours := false
+	if c.ownPids, ours = placeOf(pid); ours || !linked {
+		c.shim.reaper.listen()
+	}
+	cgroups, err := metrics.Of(pid)
+	if err != nil {
+		slog.Warn("cgroups are not known", "id", c.id, "err", err)
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cgroups = cgroups
 }
 
 func (c *container) created(r *taskapi.CreateRequest) *taskapi.TaskCreate {
@@ -187,7 +201,7 @@ func (s *Shim) recordOf(r *taskapi.CreateRequest, o taskapi.Options) (record, er
 		}
 	}
 	if r.Checkpoint != "" {
-		return rec, fmt.Errorf("restore %s: checkpoints are not supported: %w", r.ID, errdefs.ErrNotImplemented)
+		rec.CriuWork = o.CriuWorkPath
 	}
 	return rec, nil
 }
@@ -249,7 +263,11 @@ func (c *container) start() error {
 		return err
 	}
 	done := c.journey.step("start container", "")
-	if err := c.runtime.start(); err != nil {
+	begin := c.runtime.start
+	if c.checkpoint != "" {
+		begin = c.restore
+	}
+	if err := begin(); err != nil {
 		return err
 	}
 	done()
@@ -385,7 +403,9 @@ func (c *container) delete() error {
 	if err := c.runtime.delete(never); err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
-	if never {
+	if never && p.unmade() {
+		close(p.done) // it will not be, and somebody may wait
+	} else if never {
 		<-p.done
 	}
 	if err := c.unmount(); err != nil {

@@ -355,6 +355,38 @@ func TestATaskThatWasNeverStartedLeavesNothing(t *testing.T) {
 	})
 }
 
+// A checkpoint is restored by Start: until then there is no process.
+func TestACheckpointThatIsNotThereLeavesNothing(t *testing.T) {
+	onEach(t, func(t *testing.T, runtime string) {
+		for name, start := range map[string]bool{"never started": false, "started": true} {
+			t.Run(name, func(t *testing.T) {
+				d := newDaemon(t)
+				c := d.newTask("one", spec("true"))
+				r, err := c.client.Create(c.context(), &taskv3.CreateTaskRequest{
+					ID: c.id, Bundle: c.bundle, Rootfs: c.rootfs, Options: runtimeOptions(t, runtime), Checkpoint: filepath.Join(t.TempDir(), "absent"),
+				})
+				if err != nil || r.Pid != 0 {
+					t.Fatalf("pid %d, %v", r.GetPid(), err)
+				}
+				if st := c.state(""); st.Status != tasktypes.Status_CREATED {
+					t.Errorf("it is %v", st.Status)
+				}
+				_, err = c.client.Checkpoint(c.context(), &taskv3.CheckpointTaskRequest{ID: c.id, Path: t.TempDir()})
+				c.wantCode(codes.FailedPrecondition, err)
+				if start {
+					if _, err := c.client.Start(c.context(), &taskv3.StartRequest{ID: c.id}); err == nil {
+						t.Error("it is restored")
+					} else if runtime == "" {
+						c.wantCode(codes.NotFound, err)
+					}
+				}
+				c.delete("")
+				c.wantNothingLeft()
+			})
+		}
+	})
+}
+
 func TestAVerbAtTheWrongTimeIsRefused(t *testing.T) {
 	onEach(t, func(t *testing.T, runtime string) {
 		d := newDaemon(t)
@@ -374,7 +406,7 @@ func TestAVerbAtTheWrongTimeIsRefused(t *testing.T) {
 		_, err = c.client.ResizePty(c.context(), &taskv3.ResizePtyRequest{ID: c.id, Width: 80, Height: 25})
 		c.wantCode(codes.FailedPrecondition, err)
 		_, err = c.client.Checkpoint(c.context(), &taskv3.CheckpointTaskRequest{ID: c.id})
-		c.wantCode(codes.Unimplemented, err)
+		c.wantCode(codes.InvalidArgument, err)
 		c.exec("e", uris{}, "true")
 		_, err = c.client.Exec(c.context(), &taskv3.ExecProcessRequest{ID: c.id, ExecID: "e", Spec: process(t, "true")})
 		c.wantCode(codes.AlreadyExists, err)

@@ -28,6 +28,8 @@ const (
 	doResume verb = "resume"
 	doExit   verb = "exit"
 	doDelete verb = "delete"
+
+	doCheckpoint verb = "checkpoint"
 )
 
 // deleted is the state after the last.
@@ -36,8 +38,8 @@ const deleted taskapi.Status = 100
 // next is the whole life of a process: what is missing here is refused.
 var next = map[taskapi.Status]map[verb]taskapi.Status{
 	taskapi.Created: {doStart: taskapi.Running, doExit: taskapi.Stopped, doDelete: deleted},
-	taskapi.Running: {doPause: taskapi.Paused, doExit: taskapi.Stopped},
-	taskapi.Paused:  {doResume: taskapi.Running, doExit: taskapi.Stopped},
+	taskapi.Running: {doPause: taskapi.Paused, doExit: taskapi.Stopped, doCheckpoint: taskapi.Running},
+	taskapi.Paused:  {doResume: taskapi.Running, doExit: taskapi.Stopped, doCheckpoint: taskapi.Paused},
 	taskapi.Stopped: {doDelete: deleted},
 }
 
@@ -103,6 +105,13 @@ func (p *process) unstarted() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.status == taskapi.Created && p.exit.at.IsZero()
+}
+
+// unmade says that there was no process, and nobody has tried.
+func (p *process) unmade() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pid == 0 && p.exit.at.IsZero()
 }
 
 // did records that v happened.

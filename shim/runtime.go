@@ -15,6 +15,10 @@ type runtime interface {
 	// create makes the container and leaves its first process waiting for start.
 	create(e ends) (*started, error)
 	start() error
+	// checkpoint writes the processes to files.
+	checkpoint(o checkpoint) error
+	// restore makes the container of such files, in the place of create and start.
+	restore(images string, e ends) (*started, error)
 	// exec runs one more process.
 	exec(p *specs.Process, e ends) (*started, error)
 	// kill signals the first process, or every process with all.
@@ -55,6 +59,7 @@ type record struct {
 	NoPivot       bool   `json:"noPivot,omitempty"`
 	NoNewKeyring  bool   `json:"noNewKeyring,omitempty"`
 	Attach        string `json:"attach,omitempty"` // path of the attach socket
+	CriuWork      string `json:"-"`                // where a restore keeps CRIU's log
 	Trace         bool   `json:"-"`
 }
 

@@ -229,12 +229,6 @@ func (s *Shim) resume(_ context.Context, r *taskapi.ProcessRequest) (wire.Messag
 	return nil, nil
 }
 
-// checkpoint needs a runtime that can; ours cannot, and of the others the kernel
-// and CRIU decide.
-func (s *Shim) checkpoint(_ context.Context, r *taskapi.CheckpointRequest) (wire.Message, error) {
-	return nil, fmt.Errorf("checkpoint %s: %w", r.ID, errdefs.ErrNotImplemented)
-}
-
 func (s *Shim) kill(_ context.Context, r *taskapi.KillRequest) (wire.Message, error) {
 	p, err := s.lookup(r.ID, r.ExecID)
 	if err != nil {
@@ -308,10 +302,13 @@ func (s *Shim) stats(_ context.Context, r *taskapi.ProcessRequest) (wire.Message
 	if err != nil {
 		return nil, err
 	}
-	if c.cgroups == nil {
+	c.mu.Lock()
+	cgroups := c.cgroups
+	c.mu.Unlock()
+	if cgroups == nil {
 		return nil, fmt.Errorf("stats of %s: its cgroups are not known: %w", r.ID, errdefs.ErrNotFound)
 	}
-	m, err := c.cgroups.Read()
+	m, err := cgroups.Read()
 	if err != nil {
 		return nil, fmt.Errorf("stats of %s: %w", r.ID, err)
 	}

@@ -217,6 +217,37 @@ func (m *CheckpointRequest) Fields(c *wire.Codec) {
 	wire.Optional(c, 3, &m.Options)
 }
 
+// CheckpointOptions are containerd.runc.v1.CheckpointOptions.
+type CheckpointOptions struct {
+	Exit            bool
+	OpenTCP         bool
+	ExternalSockets bool
+	Terminal        bool // the session of who started it is kept, too
+	FileLocks       bool
+	EmptyNamespaces []string
+	CgroupsMode     string
+	ImagePath       string
+	WorkPath        string
+	ParentPath      string
+}
+
+// CheckpointOptionsType is the type URL of CheckpointOptions.
+const CheckpointOptionsType = "containerd.runc.v1.CheckpointOptions"
+
+// Fields lists the fields of containerd.runc.v1.CheckpointOptions.
+func (m *CheckpointOptions) Fields(c *wire.Codec) {
+	c.Bool(1, &m.Exit)
+	c.Bool(2, &m.OpenTCP)
+	c.Bool(3, &m.ExternalSockets)
+	c.Bool(4, &m.Terminal)
+	c.Bool(5, &m.FileLocks)
+	c.Strings(6, &m.EmptyNamespaces)
+	c.String(7, &m.CgroupsMode)
+	c.String(8, &m.ImagePath)
+	c.String(9, &m.WorkPath)
+	c.String(10, &m.ParentPath)
+}
+
 // WaitResponse says how a process ended.
 type WaitResponse struct {
 	ExitStatus uint32
