@@ -31,6 +31,7 @@ func say(s string) *text { return wrapperspb.String(s) }
 // goes to heard.
 type service struct {
 	heard chan string
+	hangs chan struct{}    // told by each call of Hang
 	kept  *structpb.Struct // what a handler may keep and change
 }
 
@@ -76,6 +77,7 @@ var desc = grpc.ServiceDesc{
 			return nil, errors.New(r.Value)
 		}),
 		call("Hang", func(ctx context.Context, s *service, _ *text) (proto.Message, error) {
+			s.hangs <- struct{}{}
 			<-ctx.Done()
 			s.heard <- ctx.Err().Error()
 			return nil, ctx.Err()
@@ -182,14 +184,19 @@ var behaviours = []struct {
 	}},
 	{"a cancelled call ends on both sides", func(t *testing.T, c grpc.ClientConnInterface, s *service) {
 		ctx, cancel := context.WithCancel(t.Context())
-		time.AfterFunc(10*time.Millisecond, cancel)
+		go func() {
+			<-s.hangs
+			cancel()
+		}()
 		wantCode(t, codes.Canceled, c.Invoke(ctx, "/test.Service/Hang", say(""), new(text)))
 		s.hears(t, context.Canceled.Error())
 	}},
 	{"a deadline ends a call on both sides", func(t *testing.T, c grpc.ClientConnInterface, s *service) {
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		defer cancel()
-		wantCode(t, codes.DeadlineExceeded, c.Invoke(ctx, "/test.Service/Hang", say(""), new(text)))
+		for wait := 50 * time.Millisecond; len(s.hangs) == 0; wait *= 2 { // until a call is there before its deadline
+			ctx, cancel := context.WithTimeout(t.Context(), wait)
+			defer cancel()
+			wantCode(t, codes.DeadlineExceeded, c.Invoke(ctx, "/test.Service/Hang", say(""), new(text)))
+		}
 		s.hears(t, "") // whose clock is first is open
 	}},
 	{"what the client does with an answer, the service does not see", func(t *testing.T, c grpc.ClientConnInterface, s *service) {
@@ -343,7 +350,7 @@ func TestACallEndsWithItsContextThoughItsHandlerDoesNot(t *testing.T) {
 }
 
 func newService() *service {
-	return &service{heard: make(chan string, 4), kept: &structpb.Struct{Fields: map[string]*structpb.Value{"a": structpb.NewStringValue("1")}}}
+	return &service{heard: make(chan string, 4), hangs: make(chan struct{}, 4), kept: &structpb.Struct{Fields: map[string]*structpb.Value{"a": structpb.NewStringValue("1")}}}
 }
 
 // hears waits for what the handler says, any of it where want is empty.
