@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"github.com/gantryd/gantry/cli"
+	"github.com/gantryd/gantry/internal/slack"
 )
 
 func main() {
+	_ = slack.Monitor(time.Millisecond) // where it cannot be set, a command costs a little more
 	os.Exit(cli.Main(context.Background(), os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, time.Now()))
 }
