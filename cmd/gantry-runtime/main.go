@@ -4,10 +4,13 @@ package main
 
 import (
 	"os"
+	"time"
 
+	"github.com/gantryd/gantry/internal/slack"
 	"github.com/gantryd/gantry/ociruntime/command"
 )
 
 func main() {
+	_ = slack.Monitor(time.Millisecond) // where it cannot be set, a command costs a little more
 	os.Exit(command.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
