@@ -64,8 +64,9 @@ func (t *tasks) Create(ctx context.Context, r *api.CreateTaskRequest) (_ *api.Cr
 	if err != nil {
 		return nil, err
 	}
-	if r.Checkpoint.GetDigest() != "" {
-		return nil, fmt.Errorf("create task %s from a checkpoint: %w", r.ContainerID, errdefs.ErrNotImplemented)
+	images, fill, err := t.images(ctx, s, r)
+	if err != nil {
+		return nil, fmt.Errorf("create task %s: %w", r.ContainerID, err)
 	}
 	var join *shims.Endpoint
 	if r.TaskApiAddress != "" {
@@ -90,7 +91,9 @@ func (t *tasks) Create(ctx context.Context, r *api.CreateTaskRequest) (_ *api.Cr
 		Runtime: runtime, Options: options, Spec: c.Spec.GetValue(), Sandbox: c.Sandbox, Join: join,
 		Request: &shim.CreateTaskRequest{
 			Terminal: r.Terminal, Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Options: options,
+			Checkpoint: images,
 		},
+		Checkpoint: fill,
 		Rootfs: func(ctx context.Context) (rootfs []*types.Mount, err error) {
 			rootfs, activated, err = t.mounts.rootfs(ctx, s.Namespace, r.ContainerID, r.Rootfs)
 			return rootfs, err
@@ -326,10 +329,4 @@ func (t *tasks) Wait(ctx context.Context, r *api.WaitRequest) (*api.WaitResponse
 	}
 	e, err := tk.Wait(ctx, r.ExecID)
 	return &api.WaitResponse{ExitStatus: e.Status, ExitedAt: e.At}, err
-}
-
-// Checkpoint is refused: what a checkpoint is in the content store, and how a
-// task is made from one, is not built.
-func (t *tasks) Checkpoint(_ context.Context, r *api.CheckpointTaskRequest) (*api.CheckpointTaskResponse, error) {
-	return nil, fmt.Errorf("checkpoint task %s: %w", r.ContainerID, errdefs.ErrNotImplemented)
 }

@@ -30,6 +30,9 @@ type CreateOptions struct {
 	Request *api.CreateTaskRequest
 	// Rootfs gives the mounts of the root filesystem, when the shim runs.
 	Rootfs func(context.Context) ([]*types.Mount, error)
+	// Checkpoint makes a directory of CRIU's images that the task begins with; nil
+	// where it begins at its beginning.
+	Checkpoint func(dir string) error
 	// Sandbox names the sandbox that the container is recorded in, "" for none.
 	Sandbox string
 	// Join is the shim that makes the task, where none is to be started.
@@ -54,6 +57,12 @@ func (t *Table) Create(ctx context.Context, ns, id string, o CreateOptions) (_ u
 	}
 	var r api.CreateTaskResponse
 	err = task.made(task.create(ctx, o, func() (err error) {
+		if o.Checkpoint != nil {
+			o.Request.Checkpoint = filepath.Join(task.bundle.work, "checkpoint")
+			if err := o.Checkpoint(o.Request.Checkpoint); err != nil {
+				return err
+			}
+		}
 		if o.Request.Rootfs, err = o.Rootfs(ctx); err != nil {
 			return err
 		}
@@ -63,6 +72,9 @@ func (t *Table) Create(ctx context.Context, ns, id string, o CreateOptions) (_ u
 	}))
 	return r.Pid, err
 }
+
+// WorkDir is a directory on disk that lives as long as the task.
+func (t *Task) WorkDir() string { return t.bundle.work }
 
 // resolved is a task that is to be made, with its shim's binary.
 func (t *Table) resolved(ns, id, runtime string) (*Task, error) {
