@@ -42,6 +42,8 @@ func (n *Networks) newWire(ns *namespace, ifname string) (w wire, err error) {
 	rand.Read(b[:])
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = fmt.Sprintf("%s%x", n.veths, b)
+	// Else the kernel keeps one for each processor that there could be, and uses one (5.15).
+	attrs.NumTxQueues, attrs.NumRxQueues = 1, 1
 	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: ifname, PeerNamespace: netlink.NsFd(ns.fd)}
 	err = n.links.LinkAdd(veth)
 	if errors.Is(err, unix.EEXIST) {

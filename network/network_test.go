@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -37,6 +38,26 @@ func TestTwoSandboxesReachEachOtherAndTheWorld(t *testing.T) {
 		t.Errorf("the world sees %s, want the host's address %s", from, l.hostIP)
 	}
 	a.reaches("a to the world", "udp", l.outsider, 80, "world")
+}
+
+// A queue that nothing uses takes 4 kB of the kernel's memory, and a machine may
+// have hundreds of processors.
+func TestAVethPairHasOneQueueHoweverManyProcessors(t *testing.T) {
+	l := newLab(t)
+	box := l.start("a", Default, EndpointOptions{})
+	outer, err := l.links.LinkList()
+	check(t, err)
+	inner, err := box.ns.links.LinkByName("eth0")
+	check(t, err)
+	ends := slices.DeleteFunc(outer, func(link netlink.Link) bool { return !strings.HasPrefix(link.Attrs().Name, l.veths) })
+	if len(ends) == 0 {
+		t.Fatalf("no link begins with %s", l.veths)
+	}
+	for _, link := range append(ends, inner) {
+		if a := link.Attrs(); a.NumTxQueues != 1 || a.NumRxQueues != 1 {
+			t.Errorf("%s has %d queues to send and %d to receive, want 1", a.Name, a.NumTxQueues, a.NumRxQueues)
+		}
+	}
 }
 
 func TestPublishedPortsAreReachedFromEverywhere(t *testing.T) {
