@@ -4,14 +4,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
 
 	"github.com/containerd/containerd/api/runtime/bootstrap/v1"
-	"golang.org/x/sys/unix"
 
 	"github.com/gantryd/gantry/api/stdio"
 	"github.com/gantryd/gantry/internal/errs"
@@ -82,32 +80,21 @@ func (t *Table) spawn(k key, binary, dir string, files []*os.File, more ...strin
 	if err != nil {
 		return fmt.Errorf("start shim of %s: %w", k.id, err)
 	}
-	go reap(p, pidfd) // if it ends before we do; that it has ended the connection tells
+	t.reapLater(p, pidfd)
 	return nil
 }
 
-// reap waits for p in Go's poller, where there are pidfds (Linux 5.3): a thread for
-// each shim that lives would be much.
-func reap(p *os.Process, pidfd int) {
+// reapLater waits for p, if it ends before we do; that it has ended the connection
+// tells. Without a pidfd (Linux 5.3) that takes a thread.
+func (t *Table) reapLater(p *os.Process, pidfd int) {
 	if pidfd >= 0 {
-		if err := unix.SetNonblock(pidfd, true); err == nil {
-			f := os.NewFile(uintptr(pidfd), "pidfd")
-			defer f.Close()
-			if raw, err := f.SyscallConn(); err == nil {
-				_ = raw.Read(ended) // else Wait waits
-			}
+		_, err := t.poller.watch(pidfd, func(int) (more bool) {
+			_, _ = p.Wait()
+			return false
+		})
+		if err == nil {
+			return
 		}
 	}
-	_, _ = p.Wait()
-}
-
-// ended says whether the process of a pidfd has.
-func ended(pidfd uintptr) bool {
-	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
-	for {
-		n, err := unix.Poll(fds, 0)
-		if !errors.Is(err, unix.EINTR) {
-			return err != nil || n > 0
-		}
-	}
+	go func() { _, _ = p.Wait() }()
 }

@@ -37,8 +37,9 @@ type Record struct {
 
 // Table is all tasks of the daemon.
 type Table struct {
-	cfg  Config
-	self string // this program; shims are told who publishes their events
+	cfg    Config
+	self   string  // this program; shims are told who publishes their events
+	poller *poller // of the shims' logs, and of their ends
 
 	boots sync.Map // paths of shim binaries that want BootstrapParams
 
@@ -59,7 +60,11 @@ func New(cfg Config) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Table{cfg: cfg, self: self, tasks: map[key]*Task{}, ahead: map[key]*aheadShim{}, closing: make(chan struct{})}, nil
+	p, err := newPoller()
+	if err != nil {
+		return nil, err
+	}
+	return &Table{cfg: cfg, self: self, poller: p, tasks: map[key]*Task{}, ahead: map[key]*aheadShim{}, closing: make(chan struct{})}, nil
 }
 
 // Task gives a task that was created. One that is being restored is waited for.
@@ -195,6 +200,7 @@ func (t *Table) Close() {
 		}
 	}
 	t.work.Wait()
+	t.poller.close()
 }
 
 // Exit is how a task's first process ended.

@@ -1,15 +1,12 @@
 package shims
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -56,10 +53,10 @@ type Task struct {
 	mu     sync.Mutex
 	in     phase
 	client *client
-	closed bool     // the connection closed, though not by us
-	ending bool     // the shim was asked to end: that it closes is no death
-	buried bool     // its shim's death was noticed
-	log    *os.File // the shim's log fifo
+	closed bool   // the connection closed, though not by us
+	ending bool   // the shim was asked to end: that it closes is no death
+	buried bool   // its shim's death was noticed
+	log    *watch // of the shim's log fifo
 	exit   *Exit
 }
 
@@ -272,9 +269,7 @@ func (t *Task) letGo() {
 	if c != nil {
 		c.conn.Close()
 	}
-	if log != nil {
-		log.Close()
-	}
+	log.end()
 }
 
 // live says that the shim serves the task from now on, and whether it still does.
@@ -346,39 +341,6 @@ func (t *Task) bury() {
 		t.toldDead(*t.exit)
 	}
 	close(t.gone)
-}
-
-// openLog passes on what the shim writes to the log fifo in its bundle.
-func (t *Task) openLog() error {
-	// For reading and writing, so that neither side waits for the other and the
-	// shim finds the same fifo when the next daemon opens it.
-	f, err := os.OpenFile(filepath.Join(t.bundle.dir, logFifo), os.O_RDWR|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return fmt.Errorf("open shim log: %w", err)
-	}
-	t.mu.Lock()
-	t.log = f
-	t.mu.Unlock()
-	t.table.work.Go(func() { t.copyLog(f) })
-	return nil
-}
-
-func (t *Task) copyLog(f io.Reader) {
-	log := t.table.cfg.Log.With("namespace", t.Namespace, "shim", t.ID)
-	r := bufio.NewReaderSize(f, 1024)
-	for {
-		line, err := r.ReadString('\n')
-		if line = strings.TrimSpace(line); line != "" {
-			if strings.Contains(line, "level=error") || strings.Contains(line, "level=warn") || strings.Contains(line, "panic") {
-				log.Warn(line)
-			} else {
-				log.Debug(line)
-			}
-		}
-		if err != nil {
-			return
-		}
-	}
 }
 
 // Journey is the steps of the shim and its runtime so far.
