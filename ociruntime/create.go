@@ -137,6 +137,8 @@ func (c *Container) look(o CreateOptions) (Facts, error) {
 		Unit:       c.scope.Unit,
 		Namespaces: namespaceFlags(c.spec.Linux),
 		Hooks:      c.spec.Hooks,
+
+		NoNewKeyring: o.NoNewKeyring,
 	}
 	if r := c.spec.Linux.IntelRdt; r != nil {
 		root, err := findResctrl()

@@ -133,7 +133,7 @@ func (c *Container) compileExec(spec *specs.Spec, p *specs.Process, o ExecOption
 	if err != nil {
 		return nil, errs.Because(errdefs.ErrInvalidArgument, "%w", err)
 	}
-	f := Facts{ID: c.ID, Rootfs: c.rec.Rootfs, ExtraFiles: len(o.ExtraFiles), Holes: holes(o.ExtraFiles), CgroupJoin: group.JoinFiles(), NoNewKeyring: true, Rootless: os.Geteuid() != 0, HelpersMap: needsHelpers(spec.Linux)}
+	f := Facts{ID: c.ID, Rootfs: c.rec.Rootfs, ExtraFiles: len(o.ExtraFiles), Holes: holes(o.ExtraFiles), CgroupJoin: group.JoinFiles(), NoNewKeyring: c.rec.NoNewKeyring, Rootless: os.Geteuid() != 0, HelpersMap: needsHelpers(spec.Linux)}
 	f.LastCap, f.Bounding = capabilityFacts(spec)
 	f.NoSELinux = noSELinux()
 	f.Home = c.homeOf(p)

@@ -40,6 +40,12 @@ func explain(err error, p *specs.Process, rootfs string, spec *specs.Spec) error
 		return errs.Because(kindOf(step.Errno), "chdir to cwd (%q) set in config.json failed: %w", p.Cwd, step.Errno)
 	case strings.HasPrefix(step.Name, "mount ") && errors.Is(err, unix.ELOOP):
 		return fmt.Errorf("%s must be mounted on ordinary directory, and it is a symlink in the rootfs: %w", step.Path, err)
+	case step.Name == setAppArmor && step.Call == "openat2" && errors.Is(err, unix.ENOENT):
+		return errs.Because(errdefs.ErrInvalidArgument, "process.apparmorProfile %q: this kernel has no AppArmor, or has it switched off", p.ApparmorProfile)
+	case step.Name == setAppArmor && errors.Is(err, unix.ENOENT):
+		return errs.Because(errdefs.ErrInvalidArgument, "process.apparmorProfile: no profile %q is loaded", p.ApparmorProfile)
+	case step.Name == setSELinux && errors.Is(err, unix.EINVAL):
+		return errs.Because(errdefs.ErrInvalidArgument, "process.selinuxLabel: %q is no label of the policy that is loaded", p.SelinuxLabel)
 	case step.Name == setScheduler && errors.Is(err, unix.EPERM) && fewerCPUs(spec):
 		return fmt.Errorf("process scheduler can't be used together with AllowedCPUs, linux.resources.cpu.cpus: %w", err)
 	case step.Name == execute:

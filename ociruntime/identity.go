@@ -36,9 +36,18 @@ func (c *compiler) keyring() {
 	if c.NoNewKeyring {
 		return
 	}
-	const joinSession = 1
+	const joinSession, setPerm = 1, 5
+	// What a new one has, and the right of its user to search it: so an exec finds
+	// it by its name, and is not left with the keys of its caller.
+	const perm = 0x3f130000 | 0x00080000
 	c.stage("join session keyring", "_ses."+c.ID)
-	c.call("keyctl", named(joinSession, "JOIN_SESSION_KEYRING"), str("_ses."+c.ID)).fine(unix.ENOSYS, unix.EPERM)
+	without := c.label()
+	join := c.call("keyctl", named(joinSession, "JOIN_SESSION_KEYRING"), str("_ses."+c.ID)).orElse(without, unix.ENOSYS, unix.EPERM)
+	if !c.inside {
+		join.Out = c.reg()
+		c.call("keyctl", named(setPerm, "SETPERM"), reg(join.Out), hex(perm)).fine(unix.EPERM)
+	}
+	c.mark(without)
 }
 
 var rlimitNumber = map[string]int{
@@ -128,14 +137,24 @@ func (c *compiler) scheduling() error {
 	return nil
 }
 
-// securityLabels says what label the user's program gets at its execve.
+// The names of the steps of securityLabels; errors are told by them.
+const (
+	setAppArmor = "set AppArmor profile"
+	setSELinux  = "set SELinux label"
+)
+
+// securityLabels says what label the user's program gets at its execve, and
+// until then the keyring that is made.
 func (c *compiler) securityLabels() error {
 	if p := c.process.ApparmorProfile; p != "" {
-		c.stage("set AppArmor profile", p)
+		c.stage(setAppArmor, p)
 		c.writeProc("thread-self/attr/apparmor/exec", "exec "+p)
 	}
 	if l := c.process.SelinuxLabel; l != "" && !c.NoSELinux {
-		c.stage("set SELinux label", l)
+		c.stage(setSELinux, l)
+		if !c.NoNewKeyring {
+			c.writeProc("thread-self/attr/keycreate", l)
+		}
 		c.writeProc("thread-self/attr/exec", l)
 	}
 	return nil

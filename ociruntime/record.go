@@ -41,7 +41,9 @@ type record struct {
 	RDT        rdt               `json:"rdt,omitzero"`
 	Covered    uint64            `json:"covered,omitempty"` // mount that the container's lie on, without a mount namespace
 	Namespaces uint64            `json:"namespaces"`        // CLONE_NEW* that are not the creator's own
-	Hooks      *specs.Hooks      `json:"hooks,omitempty"`
+	// NoNewKeyring says that its processes have the session keyring of who starts them.
+	NoNewKeyring bool         `json:"noNewKeyring,omitempty"`
+	Hooks        *specs.Hooks `json:"hooks,omitempty"`
 }
 
 // write keeps r in dir.

@@ -3,6 +3,7 @@ package ociruntime
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -54,6 +55,35 @@ func TestClassesOfService(t *testing.T) {
 			tasks, err := os.ReadFile(filepath.Join(root, group, "tasks"))
 			if err != nil || (string(tasks) == "77") != (group == row.joined) {
 				t.Errorf("%s: tasks of %s are %q, %v", row.name, group, tasks, err)
+			}
+		}
+	}
+}
+
+func TestSchemataAreInTheOrderOfTheSpecification(t *testing.T) {
+	got := schemata(&specs.LinuxIntelRdt{MemBwSchema: "MB:0=50", L3CacheSchema: "L3:0=f", Schemata: []string{"L2:0=3", "SMBA:0=8"}})
+	if want := []string{"L3:0=f", "MB:0=50", "L2:0=3", "SMBA:0=8"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// The kernel puts files into a directory that is made, which this one does not: so
+// each of these fails after it has made something.
+func TestGroupsThatCannotBeJoinedAreNotLeft(t *testing.T) {
+	for name, r := range map[string]specs.LinuxIntelRdt{
+		"box/tasks":                {},
+		"box/schemata":             {Schemata: []string{"L3:0=1"}},
+		"new/schemata":             {ClosID: "new", MemBwSchema: "MB:0=50"},
+		"gold/mon_groups/box/task": {ClosID: "gold", EnableMonitoring: true},
+		"enableMonitoring":         {EnableMonitoring: true},
+	} {
+		root := fakeResctrl(t, map[string]string{"gold": "L3:0=f\n"})
+		if err := groupsOf(root, "box", &r).join(&r, 77); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%v, want one of %s", err, name)
+		}
+		for _, left := range []string{"box", "new", "gold/mon_groups/box"} {
+			if _, err := os.Stat(filepath.Join(root, left)); err == nil {
+				t.Errorf("%s: %s is left", name, left)
 			}
 		}
 	}
