@@ -112,7 +112,7 @@ func (c *compiler) filesystem(m specs.Mount, o mountOptions, dest string, earlie
 	if m.Type == "tmpfs" && inRootfs && !hasMode {
 		o.data = append(o.data, fmt.Sprintf("mode=%o", mode))
 	}
-	if c.mountLabel() != "" && (m.Type == "tmpfs" || m.Type == "mqueue" || m.Type == "devpts") {
+	if c.mountLabel() != "" && (m.Type == "tmpfs" || m.Type == "devpts") {
 		o.data = append(o.data, "context="+c.mountLabel())
 	}
 	if dest == "/dev" {
@@ -135,6 +135,9 @@ func (c *compiler) filesystem(m specs.Mount, o mountOptions, dest string, earlie
 	if m.Type == "proc" || m.Type == "sysfs" {
 		resolve = unix.RESOLVE_NO_SYMLINKS // CVE-2019-19921, CVE-2023-27561
 	}
+	if c.mountLabel() != "" && m.Type == "mqueue" {
+		c.labelRoot(tree)
+	}
 	target := c.at(dest, true, resolve)
 	c.attach(reg(tree), target)
 	for _, p := range o.propagation {
@@ -144,6 +147,15 @@ func (c *compiler) filesystem(m specs.Mount, o mountOptions, dest string, earlie
 		c.setAttr(reg(tree), treeAttr{attr: o.rec, recursive: true})
 	}
 	return nil
+}
+
+// labelRoot labels the root of a filesystem that takes no context: that of the
+// queues is the namespace's, which is there before it is mounted.
+func (c *compiler) labelRoot(tree Reg) {
+	label := c.mountLabel()
+	dir := c.open("openat", reg(tree), str("."), named(unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, "O_RDONLY|O_DIRECTORY|O_CLOEXEC"), num(0))
+	c.call("fsetxattr", reg(dir), str("security.selinux"), str(label), num(len(label)), num(0))
+	c.call("close", reg(dir))
 }
 
 // newFilesystem is fsopen(2) to fsmount(2): a mount that is not attached yet.

@@ -29,6 +29,7 @@ var callNumbers = map[string]int{
 	"fsconfig":          unix.SYS_FSCONFIG,
 	"fsmount":           unix.SYS_FSMOUNT,
 	"fsopen":            unix.SYS_FSOPEN,
+	"fsetxattr":         unix.SYS_FSETXATTR,
 	"ioctl":             unix.SYS_IOCTL,
 	"ioprio_set":        unix.SYS_IOPRIO_SET,
 	"keyctl":            unix.SYS_KEYCTL,

@@ -34,7 +34,7 @@ func scopeGroup(l *cgroup.Layout, name systemd.Name) (*cgroup.Group, error) {
 	if err != nil {
 		return nil, err
 	}
-	if os.Geteuid() == 0 {
+	if systemd.User() == 0 {
 		return l.Group(group)
 	}
 	// The user's own systemd runs its units below itself.
@@ -53,7 +53,7 @@ func scopeGroup(l *cgroup.Layout, name systemd.Name) (*cgroup.Group, error) {
 // scopeName is the unit that linux.cgroupsPath names.
 func scopeName(spec *specs.Spec, id string) (systemd.Name, error) {
 	slice := "system.slice"
-	if os.Geteuid() != 0 {
+	if systemd.User() != 0 {
 		slice = "user.slice"
 	}
 	name, err := systemd.ParseName(spec.Linux.CgroupsPath, slice, id)

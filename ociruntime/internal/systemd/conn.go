@@ -36,10 +36,10 @@ type Conn struct {
 // first, which needs no message bus.
 func Connect() (*Conn, error) {
 	private, bus := "/run/systemd/private", address("DBUS_SYSTEM_BUS_ADDRESS", "/run/dbus/system_bus_socket")
-	if os.Geteuid() != 0 {
+	if user := User(); user != 0 {
 		run := os.Getenv("XDG_RUNTIME_DIR")
 		if run == "" {
-			run = "/run/user/" + strconv.Itoa(os.Geteuid())
+			run = "/run/user/" + strconv.Itoa(user)
 		}
 		private = filepath.Join(run, "systemd/private")
 		bus = address("DBUS_SESSION_BUS_ADDRESS", filepath.Join(run, "bus"))
@@ -56,6 +56,23 @@ func Connect() (*Conn, error) {
 		return nil, fmt.Errorf("connect to systemd: %w", errors.Join(err, onBus))
 	}
 	return c, nil
+}
+
+// User is the id of this user as systemd has it: that outside, where we are in a
+// user namespace (user_namespaces(7)), as podman without root has it.
+func User() int {
+	uid := os.Geteuid()
+	data, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		return uid // a kernel without user namespaces
+	}
+	for line := range strings.Lines(string(data)) {
+		var inside, outside, count int
+		if n, err := fmt.Sscan(line, &inside, &outside, &count); n == 3 && err == nil && inside <= uid && uid-inside < count {
+			return outside + uid - inside
+		}
+	}
+	return uid
 }
 
 // address is the socket that a variable of the environment names.
@@ -85,7 +102,7 @@ func dial(path string) (_ *Conn, err error) {
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit)
 	socket := os.NewFile(uintptr(fd), path)
 	c := &Conn{socket: socket, in: bufio.NewReader(socket), jobs: map[objectPath]string{}}
-	who := hex.EncodeToString([]byte(strconv.Itoa(os.Geteuid())))
+	who := hex.EncodeToString([]byte(strconv.Itoa(User())))
 	// All in one, as systemd's own clients have it: what came together with BEGIN,
 	// its server would leave unread until more comes.
 	if _, err := io.WriteString(socket, "\x00AUTH EXTERNAL "+who+"\r\nBEGIN\r\n"); err != nil {
