@@ -20,6 +20,9 @@ type containers struct {
 	ctrd   *ctrd.Client
 	events *events
 
+	appArmor *appArmor
+	seLinux  seLinux
+
 	images   *images
 	volumes  *volumes
 	networks *networks
@@ -39,6 +42,7 @@ type containers struct {
 func newContainers(life context.Context, cfg Config, client *ctrd.Client, ev *events) *containers {
 	return &containers{
 		cfg: cfg, ctrd: client, events: ev, life: life,
+		appArmor: newAppArmor(), seLinux: newSELinux(cfg),
 		byID: map[string]*ctr{}, names: map[string]string{},
 		journeys: map[string][]journey.Span{}, lower: map[string]string{},
 	}
@@ -132,13 +136,14 @@ func (c *containers) add(k *ctr) {
 
 // forget makes k, and its name, unknown.
 func (c *containers) forget(k *ctr) {
-	name := k.snapshot().Name
+	rec := k.snapshot()
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	delete(c.byID, k.id)
-	if c.names[name] == k.id {
-		delete(c.names, name)
+	if c.names[rec.Name] == k.id {
+		delete(c.names, rec.Name)
 	}
+	c.mu.Unlock()
+	c.releaseLabels(rec)
 }
 
 // find gives the container that ref names: an ID, a name with or without slash,

@@ -91,6 +91,7 @@ func (c *containers) create(ctx context.Context, id, name string, platform *ocis
 	if err != nil {
 		return nil, nil, err
 	}
+	defer errs.Undo(&err, func() error { c.releaseLabels(rec); return nil })
 	k := newCtr(id, rec)
 	// The record comes first: it keeps the snapshot from garbage collection.
 	done = j.step("containers.Create")
@@ -169,6 +170,9 @@ func (c *containers) newRecord(id, name string, img *resolved, req container.Cre
 	if err := c.networks.check(wish(id, rec)); err != nil {
 		return record{}, nil, err
 	}
+	if rec.ProcessLabel, rec.MountLabel, err = c.seLinux.labels(host, c.labelsOf); err != nil {
+		return record{}, nil, err
+	}
 	return rec, warnings, nil
 }
 
@@ -211,6 +215,9 @@ func (c *containers) settleWishes(id string, cfg *container.Config, host *contai
 		host.MemorySwappiness = nil
 	}
 	docker.Defaults(host)
+	if err := c.checkCgroupParent(host.CgroupParent); err != nil {
+		return nil, err
+	}
 	// What would refuse the start refuses the create.
 	if _, err := docker.Container(cfg, host); err != nil {
 		return nil, invalidUnlessKnown(err)
@@ -256,7 +263,7 @@ func (c *containers) writeRecord(ctx context.Context, k *ctr, img *resolved, spe
 	if err != nil {
 		return err
 	}
-	options, err := runtimeOptions(k.rec.HostConfig.Runtime)
+	options, err := runtimeOptions(k.rec, Cgroupfs)
 	if err != nil {
 		return err
 	}

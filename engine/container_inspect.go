@@ -86,6 +86,7 @@ func (c *containers) inspect(k *ctr) inspection {
 			ExecIDs: c.execs.of(k.id), HostConfig: &host, Config: rec.Config,
 			GraphDriver:             &storage.DriverData{Name: c.cfg.Snapshotter, Data: map[string]string{}},
 			ImageManifestDescriptor: rec.Manifest,
+			AppArmorProfile:         c.appArmor.profile(&host), ProcessLabel: rec.ProcessLabel, MountLabel: rec.MountLabel,
 		},
 		HostnamePath:    filepath.Join(dir, "hostname"),
 		State:           k.inspectState(rec),

@@ -30,9 +30,6 @@ const (
 	processType = "types.containerd.io/opencontainers/runtime-spec/1/Process"
 )
 
-// cgroupParent is where containers' cgroups are made unless told.
-const cgroupParent = "/gantry"
-
 // spec writes config.json.
 func (c *containers) spec(rec record, id string, sb netSandbox, rootfs []ourmount.Mount, subs held) (*anypb.Any, error) {
 	owner, rec, err := c.sharesEtc(id, rec)
@@ -44,10 +41,9 @@ func (c *containers) spec(rec record, id string, sb netSandbox, rootfs []ourmoun
 		return nil, invalidUnlessKnown(err)
 	}
 	wishes.ID, wishes.Rootfs = id, "rootfs"
-	wishes.CgroupsPath = filepath.Join(cgroupParent, id)
-	if p := rec.HostConfig.CgroupParent; p != "" {
-		wishes.CgroupsPath = filepath.Join("/", p, id)
-	}
+	wishes.CgroupsPath = c.cgroupsPath(id, rec.HostConfig)
+	wishes.AppArmorProfile = c.appArmor.profile(rec.HostConfig)
+	wishes.SelinuxLabel, wishes.MountLabel = c.seLinux.of(rec)
 	if err := c.namespaces(&wishes, rec, sb, subs); err != nil {
 		return nil, err
 	}
@@ -151,7 +147,11 @@ func (c *containers) sharesEtc(id string, rec record) (owner string, named recor
 // writeEtc writes the files of /etc that the network decides.
 func (c *containers) writeEtc(id string, rec record, sb netSandbox) error {
 	if rec.HostConfig.NetworkMode.IsContainer() {
-		return nil
+		owner, _, err := c.sharesEtc(id, rec)
+		if err != nil {
+			return err
+		}
+		return c.seLinux.relabelEtc(c.dir(owner), rec.MountLabel, true)
 	}
 	dir := c.dir(id)
 	for _, f := range []struct {
@@ -164,7 +164,7 @@ func (c *containers) writeEtc(id string, rec record, sb netSandbox) error {
 			return fmt.Errorf("write /etc/%s of %s: %w", f.name, id, err)
 		}
 	}
-	return nil
+	return c.seLinux.relabelEtc(dir, rec.MountLabel, false)
 }
 
 // rewriteEtc writes the files of /etc again after the networks of a container that
@@ -271,6 +271,9 @@ func (c *containers) mountVolumes(ctx context.Context, k *ctr, rec record) (_ he
 			if err != nil {
 				return nil, err
 			}
+			if err := c.seLinux.relabelPoint(p, dir, rec.MountLabel); err != nil {
+				return nil, err
+			}
 			if p.Subpath == "" {
 				continue
 			}
@@ -281,6 +284,9 @@ func (c *containers) mountVolumes(ctx context.Context, k *ctr, rec record) (_ he
 			subs[i] = at
 		case mount.TypeBind:
 			if err := bindSource(p); err != nil {
+				return nil, err
+			}
+			if err := c.seLinux.relabelPoint(p, p.Source, rec.MountLabel); err != nil {
 				return nil, err
 			}
 		}
@@ -316,6 +322,9 @@ func (c *containers) unmountVolumes(ctx context.Context, k *ctr) error {
 	return nil
 }
 
+// stockRuntime is the name of containerd's shim for OCI runtimes.
+const stockRuntime = "io.containerd.runc.v2"
+
 // The runtimes that a user may name beside containerd's names for them, each
 // with the OCI runtime that the shim runs.
 var ociRuntimes = []string{"runc", "crun", "gantry-runtime"}
@@ -330,18 +339,24 @@ func (c *containers) runtimeName(wanted string) (string, error) {
 	}
 	for _, name := range ociRuntimes {
 		if wanted == name {
-			return "io.containerd.runc.v2", nil
+			return stockRuntime, nil
 		}
 	}
 	return "", invalid("unknown or invalid runtime name: %s", wanted)
 }
 
-// runtimeOptions tell the stock shim which OCI runtime to run.
-func runtimeOptions(wanted string) (*anypb.Any, error) {
-	if wanted != "crun" && wanted != "gantry-runtime" {
+// runtimeOptions tell a shim that knows runc's options by which driver cgroups are
+// made, and the stock one which OCI runtime to run.
+func runtimeOptions(rec record, driver string) (*anypb.Any, error) {
+	o := options.Options{SystemdCgroup: driver == Systemd}
+	if wanted := rec.HostConfig.Runtime; wanted == "crun" || wanted == "gantry-runtime" {
+		o.BinaryName = wanted
+	}
+	knows := rec.Runtime == ourRuntime || rec.Runtime == stockRuntime
+	if !knows || o.BinaryName == "" && !o.SystemdCgroup {
 		return nil, nil
 	}
-	data, err := proto.Marshal(&options.Options{BinaryName: wanted})
+	data, err := proto.Marshal(&o)
 	if err != nil {
 		return nil, fmt.Errorf("encode runtime options: %w", err)
 	}

@@ -218,8 +218,16 @@ func (c *containers) createTask(ctx context.Context, k *ctr, r *run, rec record,
 	if err != nil {
 		return err
 	}
+	if err := c.appArmor.ensure(c.appArmor.profile(rec.HostConfig)); err != nil {
+		return err
+	}
+	options, err := runtimeOptions(rec, c.cfg.CgroupDriver) // which may be another at each start
+	if err != nil {
+		return err
+	}
+	_, label := c.seLinux.of(rec)
 	req := &tasksapi.CreateTaskRequest{
-		ContainerID: k.id, Rootfs: toAPI(rootfs), Terminal: rec.Config.Tty,
+		ContainerID: k.id, Rootfs: toAPI(labelled(rootfs, label)), Terminal: rec.Config.Tty, Options: options,
 		Stdin: io.stdin, Stdout: io.stdout, Stderr: io.stderr,
 	}
 	done := j.step("tasks.Create")

@@ -26,6 +26,11 @@ type Config struct {
 	Snapshotter string                   // "overlayfs" unless told
 	// Runtime is the containerd runtime name for containers that ask for none.
 	Runtime string // "io.containerd.gantry.v2" unless told
+	// CgroupDriver makes containers' cgroups: "cgroupfs", or "systemd", which then is
+	// process 1. "cgroupfs" unless told.
+	CgroupDriver string
+	// SELinux gives containers labels, where the machine has SELinux.
+	SELinux bool
 	// ShimBinary is the absolute path of containerd-shim-gantry-v2, used as the
 	// logger of every container (see api/stdio).
 	ShimBinary string
@@ -58,6 +63,7 @@ func (c Config) withDefaults() Config {
 	set(&c.Namespace, "moby")
 	set(&c.Snapshotter, "overlayfs")
 	set(&c.Runtime, ourRuntime)
+	set(&c.CgroupDriver, Cgroupfs)
 	set(&c.Bridge, "gantry0")
 	set(&c.BridgeSubnet, defaultSubnet)
 	set(&c.PublishAddress, "0.0.0.0")
@@ -88,6 +94,9 @@ type Engine struct {
 // ready to serve. It does not wait for a container or shim that hangs.
 func New(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	cfg = cfg.withDefaults()
+	if err := checkDriver(cfg.CgroupDriver); err != nil {
+		return nil, err
+	}
 	client, err := connect(cfg)
 	if err != nil {
 		return nil, err

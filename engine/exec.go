@@ -243,7 +243,7 @@ func parseSize(r *http.Request) (height, width uint32, err error) {
 
 // spec is the process in the words of the runtime spec: the container's, with
 // what the client wishes in its place.
-func (e *execution) spec(pid int) (*anypb.Any, error) {
+func (x *execs) spec(e *execution, pid int) (*anypb.Any, error) {
 	rec := e.k.snapshot()
 	cfg, host := *rec.Config, *rec.HostConfig
 	cfg.Entrypoint, cfg.Cmd, cfg.Tty = nil, e.wish.Cmd, e.wish.Tty
@@ -263,6 +263,9 @@ func (e *execution) spec(pid int) (*anypb.Any, error) {
 	if err != nil {
 		return nil, invalidUnlessKnown(err)
 	}
+	// As with dockerd, an exec with more rights is confined like its container.
+	wishes.AppArmorProfile = x.containers.appArmor.profile(rec.HostConfig)
+	wishes.SelinuxLabel, _ = x.containers.seLinux.of(rec)
 	p, err := bundle.Process(wishes, bundle.Root{fmt.Sprintf("/proc/%d/root", pid)})
 	if err != nil {
 		return nil, invalidUnlessKnown(err)

@@ -189,7 +189,7 @@ func (x *execs) start(ctx context.Context, e *execution, streams execIO) (_ *pro
 	if life == nil {
 		return nil, conflict("container %s is not running", e.k.id)
 	}
-	spec, err := e.spec(life.pid)
+	spec, err := x.spec(e, life.pid)
 	if err != nil {
 		return nil, err
 	}

@@ -33,6 +33,9 @@ type record struct {
 	Config     *container.Config
 	HostConfig *container.HostConfig
 	Runtime    string // containerd's name of it
+	// The labels of SELinux, "" without.
+	ProcessLabel string `json:",omitempty"`
+	MountLabel   string `json:",omitempty"`
 	// Endpoints are the networks wished for; while the container runs, with what
 	// each network gave. SandboxKey and Ports are the same of the sandbox.
 	Endpoints  map[string]*dockernet.EndpointSettings

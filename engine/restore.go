@@ -114,6 +114,9 @@ func (c *containers) index(list []*containersapi.Container) []*found {
 			k.rec.Name = cc.ID[:min(12, len(cc.ID))]
 		}
 		c.names[k.rec.Name], c.byID[cc.ID] = cc.ID, k
+		if err := c.seLinux.reserve(rec); err != nil { // those of --security-opt may be another's, too
+			c.cfg.Log.Debug("label is not reserved", "container", cc.ID, "err", err)
+		}
 		all = append(all, &found{k: k})
 	}
 	slices.SortFunc(all, func(a, b *found) int { return a.k.created.Compare(b.k.created) })

@@ -67,7 +67,7 @@ func (s *system) getInfo(w http.ResponseWriter, r *http.Request) error {
 		IPv4Forwarding: sysctlOn("net/ipv4/ip_forward"),
 		Debug:          s.cfg.Debug, NFd: openFiles(), NGoroutines: runtime.NumGoroutine(),
 		SystemTime: time.Now().Format(time.RFC3339Nano), LoggingDriver: "json-file",
-		CgroupDriver: "cgroupfs", CgroupVersion: cgroupVersion(),
+		CgroupDriver: s.cfg.CgroupDriver, CgroupVersion: cgroupVersion(),
 		KernelVersion: kernel(), OperatingSystem: operatingSystem("PRETTY_NAME"), OSVersion: operatingSystem("VERSION_ID"),
 		OSType: runtime.GOOS, Architecture: machine(), NCPU: runtime.NumCPU(), MemTotal: memTotal(),
 		IndexServerAddress: "https://index.docker.io/v1/",
@@ -81,7 +81,7 @@ func (s *system) getInfo(w http.ResponseWriter, r *http.Request) error {
 		// Containers outlive the daemon always.
 		LiveRestoreEnabled: true, InitBinary: "docker-init",
 		ContainerdCommit: systemapi.Commit{ID: revision},
-		SecurityOptions:  securityOptions(),
+		SecurityOptions:  s.securityOptions(),
 		CDISpecDirs:      []string{}, Warnings: []string{},
 		Containerd: &systemapi.ContainerdInfo{
 			Address:    s.cfg.ContainerdAddress,
@@ -106,8 +106,15 @@ func (s *system) registryConfig() *registryapi.ServiceConfig {
 }
 
 // securityOptions are in the form name=…,key=value.
-func securityOptions() []string {
-	opts := []string{"name=seccomp,profile=builtin"}
+func (s *system) securityOptions() []string {
+	var opts []string
+	if s.containers.appArmor.on {
+		opts = append(opts, "name=apparmor")
+	}
+	opts = append(opts, "name=seccomp,profile=builtin")
+	if s.containers.seLinux.on {
+		opts = append(opts, "name=selinux")
+	}
 	if unified() {
 		opts = append(opts, "name=cgroupns")
 	}

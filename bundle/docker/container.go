@@ -2,7 +2,6 @@ package docker
 
 import (
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
@@ -190,45 +189,48 @@ func sysctls(host *container.HostConfig) map[string]string {
 	})
 }
 
-// security reads --security-opt: KEY=VALUE, or KEY:VALUE as of old.
+// security reads --security-opt. What is told of AppArmor and SELinux is the
+// caller's to see to, who knows what the machine has.
 func security(c *bundle.Container, opts []string) error {
 	for _, o := range opts {
-		if o == "no-new-privileges" {
+		key, value, ok := securityOption(o)
+		switch {
+		case o == "no-new-privileges":
 			c.NoNewPrivileges = true
-			continue
-		}
-		key, value, ok := strings.Cut(o, "=")
-		if !ok {
-			key, value, ok = strings.Cut(o, ":")
-		}
-		if !ok {
+		case !ok:
 			return refuse("invalid --security-opt 1: %q", o)
-		}
-		switch key {
-		case "no-new-privileges":
+		case key == "no-new-privileges":
 			if value != "true" && value != "false" {
 				return refuse("invalid --security-opt: %q: want no-new-privileges=true or =false", o)
 			}
 			c.NoNewPrivileges = value == "true"
-		case "seccomp":
+		case key == "seccomp":
 			c.Seccomp = value
 			if value == "builtin" {
 				c.Seccomp = ""
 			}
-		case "apparmor":
-			if value != "unconfined" && apparmorEnabled() {
-				c.AppArmorProfile = value
-			}
-		case "label": // no SELinux policy is enforced here
-		default:
+		case key != "apparmor" && key != "label":
 			return refuse("invalid --security-opt 2: %q", o)
 		}
 	}
 	return nil
 }
 
-// apparmorEnabled says whether the kernel has a use for a profile.
-func apparmorEnabled() bool {
-	on, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
-	return err == nil && strings.HasPrefix(string(on), "Y")
+// securityOption reads KEY=VALUE, or KEY:VALUE as of old.
+func securityOption(o string) (key, value string, ok bool) {
+	if key, value, ok = strings.Cut(o, "="); ok {
+		return key, value, true
+	}
+	return strings.Cut(o, ":")
+}
+
+// SecurityValues are the values that --security-opt has of a key, in order.
+func SecurityValues(opts []string, key string) []string {
+	var values []string
+	for _, o := range opts {
+		if k, v, ok := securityOption(o); ok && k == key {
+			values = append(values, v)
+		}
+	}
+	return values
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"github.com/gantryd/gantry/engine"
 )
 
 // config is every setting of the daemon. A key of the TOML file is the name of
@@ -26,6 +28,8 @@ type config struct {
 	ContainerdState    string   `toml:"containerd-state"`
 	Host               string   `toml:"host"`
 	DefaultRuntime     string   `toml:"default-runtime"`
+	CgroupDriver       string   `toml:"cgroup-driver"`
+	SELinux            bool     `toml:"selinux-enabled"`
 	Bridge             string   `toml:"bridge"`
 	BridgeSubnet       string   `toml:"bridge-subnet"`
 	PublishAddress     string   `toml:"publish-address"`
@@ -74,6 +78,7 @@ func parse(args []string) (config, error) {
 		State:          "/run/gantry",
 		Roles:          slices.Clone(known),
 		DefaultRuntime: "io.containerd.gantry.v2",
+		CgroupDriver:   engine.Cgroupfs,
 		Bridge:         "gantry0",
 		BridgeSubnet:   "172.17.0.0/16",
 		PublishAddress: "0.0.0.0",
@@ -114,6 +119,8 @@ func (c *config) flags(file *string) *flag.FlagSet {
 	f.StringVar(&c.ContainerdState, "containerd-state", c.ContainerdState, "lifecycle's state `directory` (default STATE/containerd)")
 	f.StringVar(&c.Host, "host", c.Host, "unix `socket` of the Docker Engine API (default STATE/engine.sock)")
 	f.StringVar(&c.DefaultRuntime, "default-runtime", c.DefaultRuntime, "containerd runtime `name` for containers that ask for none")
+	f.StringVar(&c.CgroupDriver, "cgroup-driver", c.CgroupDriver, "`driver` that makes containers' cgroups: cgroupfs or systemd")
+	f.BoolVar(&c.SELinux, "selinux-enabled", false, "give containers SELinux labels")
 	f.StringVar(&c.Bridge, "bridge", c.Bridge, "`name` of the default bridge device")
 	f.StringVar(&c.BridgeSubnet, "bridge-subnet", c.BridgeSubnet, "IPv4 `prefix` of the default bridge")
 	f.StringVar(&c.PublishAddress, "publish-address", c.PublishAddress, "host `address` of published ports that name none")

@@ -146,6 +146,8 @@ func startEngine(ctx context.Context, roles *errgroup.Group, cfg config, contain
 		Namespace:          "moby",
 		Snapshotter:        "overlayfs",
 		Runtime:            cfg.DefaultRuntime,
+		CgroupDriver:       cfg.CgroupDriver,
+		SELinux:            cfg.SELinux,
 		ShimBinary:         shim,
 		Bridge:             cfg.Bridge,
 		BridgeSubnet:       cfg.BridgeSubnet,
