@@ -107,8 +107,10 @@ func TestCredentialsOfTheClientReachTheRegistry(t *testing.T) {
 					}
 					as := someUser + ":" + somePassword
 					for _, args := range [][]string{
-						{"pull", "--plain-http", "--user", as, ref}, {"tag", ref, again},
-						{"push", "--plain-http", "--user", as, again}, {"rm", "--sync", ref, again},
+						{"pull", "--plain-http", "--user", as, ref},
+						{"tag", ref, again},
+						{"push", "--plain-http", "--user", as, again},
+						{"rm", "--sync", ref, again},
 					} {
 						if out, err := ctr(args...); err != nil {
 							t.Fatalf("%v: %v: %s", args, err, out)
