@@ -53,13 +53,16 @@ func Copy(ctx context.Context, s Store, ref string, r io.Reader, desc ocispec.De
 	return Fill(ctx, s, w, r, desc, labels)
 }
 
-// Fill writes what r gives into w, from its beginning, and commits it under desc.
+// Fill writes what r gives into w, from its beginning, and commits it under desc. A
+// writer that has all of it already, as of a blob that the store has from another, is
+// committed as it is.
 func Fill(ctx context.Context, s Store, w Writer, r io.Reader, desc ocispec.Descriptor, labels map[string]string) error {
 	st, err := w.Status()
-	if err == nil && st.Offset != 0 {
+	whole := err == nil && st.Offset == desc.Size && w.Digest() == desc.Digest
+	if err == nil && !whole && st.Offset != 0 {
 		err = w.Truncate(0)
 	}
-	if err == nil {
+	if err == nil && !whole {
 		_, err = io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, make([]byte, min(1<<18, max(desc.Size, 1<<9))))
 	}
 	if err != nil {

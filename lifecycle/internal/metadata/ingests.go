@@ -255,8 +255,9 @@ func (w *writer) Commit(ctx context.Context, size int64, expected digest.Digest,
 // commitBelow commits in the store below; a blob that is there already is as good.
 func (w *writer) commitBelow(ctx context.Context, size int64, expected digest.Digest) (digest.Digest, int64, error) {
 	if w.Writer == nil {
-		// What was received before somebody else had the whole blob is of no use.
-		if err := w.view.db.content.Abort(ctx, w.below); err != nil && !errdefs.IsNotFound(err) {
+		// What was received before somebody else had the whole blob is of no use. Unavailable
+		// is that somebody, who is about to let go of it.
+		if err := w.view.db.content.Abort(ctx, w.below); err != nil && !errdefs.IsNotFound(err) && !errdefs.IsUnavailable(err) {
 			return "", 0, err
 		}
 		info, err := w.view.db.content.Info(ctx, w.shared.Digest)
