@@ -11,10 +11,10 @@ export CGO_ENABLED := 0
 # git refuses to answer root about a clone that is another user's.
 export GOFLAGS += -buildvcs=false
 
-.PHONY: help build demo test test-vm torture torture-steps conformance deps lint bench install uninstall generate
+.PHONY: help build demo test test-vm test-vm-arm64 torture torture-steps conformance deps lint bench install uninstall generate
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build the programs into bin/
 	$(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
@@ -25,10 +25,13 @@ demo: build ## run a container from a built-in image on a private daemon, show i
 	@$(GO) run ./test/demo -bin $(BIN)
 
 test: deps build ## install what the tests need and run them all
-	$(GO) test -p 1 -timeout 20m ./...
+	$(GO) test -p 1 -timeout 30m ./...
 
 test-vm: deps build ## the tests that want cgroup v2 and another kernel, in a virtual machine (part of make test)
 	$(GO) test -count 1 -v -timeout 30m ./test/vm
+
+test-vm-arm64: deps build ## the runtime's tests and the whole chain on an emulated arm64 (some minutes, no part of make test)
+	$(GO) test -count 1 -v -timeout 40m -run Arm64 ./test/vm -args -arm64
 
 SECONDS ?= 60
 torture: deps build ## kill gantryd and shims at random while clients work, for SECONDS (60), and prove that nothing is lost
@@ -45,6 +48,7 @@ deps: ## install the Debian packages that the tests and the bench need
 
 lint: ## go vet, staticcheck, gofumpt
 	$(GO) vet ./...
+	GOARCH=arm64 $(GO) vet ./...
 	$(GO) tool staticcheck ./...
 	@out=$$($(GO) tool gofumpt -l .); if [ -n "$$out" ]; then echo "gofumpt would change:"; echo "$$out"; exit 1; fi
 

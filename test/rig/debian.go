@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -24,12 +25,19 @@ var imageEnv = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:
 // Busybox is the OCI layout of an image of one static busybox and its applets.
 func Busybox(t testing.TB) string {
 	t.Helper()
-	return cached(t, "busybox", func(dir string) error {
+	return BusyboxOf(t, runtime.GOARCH, Peer(t, "busybox"))
+}
+
+// BusyboxOf is that image for an architecture, with a busybox of the same version.
+func BusyboxOf(t testing.TB, arch, program string) string {
+	t.Helper()
+	return cached(t, "busybox-"+arch, func(dir string) error {
 		l, err := NewLayout(dir)
 		if err != nil {
 			return err
 		}
-		files, err := busyboxFiles(Peer(t, "busybox"))
+		l.Architecture = arch
+		files, err := busyboxFiles(program, Peer(t, "busybox"))
 		if err != nil {
 			return err
 		}
@@ -40,14 +48,15 @@ func Busybox(t testing.TB) string {
 	})
 }
 
-func busyboxFiles(program string) ([]File, error) {
+// busyboxFiles are a program, and the links that one that runs here tells of.
+func busyboxFiles(program, here string) ([]File, error) {
 	bin, err := os.ReadFile(program)
 	if err != nil {
 		return nil, err
 	}
-	applets, err := exec.Command(program, "--list").Output()
+	applets, err := exec.Command(here, "--list").Output()
 	if err != nil {
-		return nil, fmt.Errorf("list applets of %s: %w", program, err)
+		return nil, fmt.Errorf("list applets of %s: %w", here, err)
 	}
 	files := []File{
 		{Name: "bin/", Mode: 0o755},

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -22,6 +23,8 @@ var epoch = time.Unix(1700000000, 0).UTC()
 
 // Layout writes an OCI image layout (image-spec, image-layout.md) at dir.
 type Layout struct {
+	Architecture string // this machine's, as Go names it, unless set
+
 	dir    string
 	layers []ocispec.Descriptor
 	diffs  []digest.Digest
@@ -32,7 +35,7 @@ func NewLayout(dir string) (*Layout, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "blobs/sha256"), 0o755); err != nil {
 		return nil, err
 	}
-	return &Layout{dir: dir}, nil
+	return &Layout{Architecture: runtime.GOARCH, dir: dir}, nil
 }
 
 // Layer adds a gzip layer whose tar is written by fill.
@@ -100,7 +103,7 @@ func (l *Layout) Finish(name string, config ocispec.ImageConfig) error {
 	created := epoch
 	img := ocispec.Image{
 		Created:  &created,
-		Platform: ocispec.Platform{Architecture: "amd64", OS: "linux"},
+		Platform: ocispec.Platform{Architecture: l.Architecture, OS: "linux"},
 		Config:   config,
 		RootFS:   ocispec.RootFS{Type: "layers", DiffIDs: l.diffs},
 	}

@@ -12,7 +12,7 @@ import (
 )
 
 // packages are what the disk has beside the essential ones.
-var packages = []string{"systemd", "dbus", "dbus-user-session", "libpam-systemd", "uidmap", "criu", "iproute2", "iptables", "busybox-static"}
+var packages = []string{"systemd", "dbus", "dbus-user-session", "libpam-systemd", "uidmap", "criu", "iproute2", "iptables", "busybox-static", "apparmor"}
 
 //go:embed disk.go
 var recipe []byte

@@ -9,20 +9,21 @@ import (
 	"strings"
 )
 
-// kernel is Debian's cloud kernel, unpacked below dir.
+// kernel is Debian's cloud kernel, with busybox-static of the same architecture.
 type kernel struct {
 	image   string // for qemu -kernel
 	modules string // lib/modules/VERSION
+	busybox string
 }
 
-// findKernel unpacks the kernel's package below cache, once; it is not installed.
-func findKernel(cache string) (kernel, error) {
+// findKernel unpacks the packages below cache, once; they are not installed.
+func findKernel(cache string, a arch) (kernel, error) {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return kernel{}, err
 	}
-	dir := filepath.Join(cache, "kernel")
+	dir := filepath.Join(cache, "kernel-"+a.name)
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
-		if err := fetchKernel(cache, dir); err != nil {
+		if err := fetchKernel(cache, dir, a); err != nil {
 			return kernel{}, err
 		}
 	}
@@ -31,10 +32,12 @@ func findKernel(cache string) (kernel, error) {
 		return kernel{}, fmt.Errorf("find a kernel in %s: have %v %w", dir, images, err)
 	}
 	version := strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-")
-	return kernel{image: images[0], modules: filepath.Join(dir, "lib/modules", version)}, nil
+	return kernel{images[0], filepath.Join(dir, "lib/modules", version), filepath.Join(dir, "bin/busybox")}, nil
 }
 
-func fetchKernel(cache, dir string) (err error) {
+// fetchKernel has apt work in directories of its own: this machine's apt need
+// not know the architecture.
+func fetchKernel(cache, dir string, a arch) (err error) {
 	tmp, err := os.MkdirTemp(cache, "fetch")
 	if err != nil {
 		return err
@@ -42,18 +45,24 @@ func fetchKernel(cache, dir string) (err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
 	const script = `
 set -e
-package=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null | awk '/Depends: linux-image/ {print $2}')
-if [ -z "$package" ] || ! apt-get download -q "$package"; then
-	apt-get update -q
-	package=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/ {print $2}')
-	apt-get download -q "$package"
-fi
-dpkg-deb -x linux-image-*.deb root
+mkdir -p lists/partial cache/archives/partial
+cat >apt.conf <<END
+APT::Architecture "$1";
+APT::Architectures "$1";
+APT::Sandbox::User "root";
+Dir::State "$PWD";
+Dir::State::status "/dev/null";
+Dir::Cache "$PWD/cache";
+END
+export APT_CONFIG=$PWD/apt.conf
+apt-get update -q
+apt-get download -q busybox-static $(apt-cache depends linux-image-cloud-$1 | awk '/Depends: linux-image/ {print $2}')
+for deb in *.deb; do dpkg-deb -x $deb root; done
 `
-	cmd := exec.Command("sh", "-c", script)
+	cmd := exec.Command("sh", "-c", script, "sh", a.name)
 	cmd.Dir = tmp
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("fetch the kernel's package: %w: %s", err, out)
+		return fmt.Errorf("fetch the kernel for %s: %w: %s", a.name, err, out)
 	}
 	return os.Rename(filepath.Join(tmp, "root"), dir)
 }

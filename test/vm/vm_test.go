@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -37,6 +38,7 @@ type job struct {
 // machine is a test machine that is being put together.
 type machine struct {
 	t      *testing.T
+	arch   arch
 	kernel kernel
 	out    *os.File
 	zip    *gzip.Writer
@@ -55,11 +57,16 @@ const (
 
 func newMachine(t *testing.T) *machine {
 	t.Helper()
+	return newMachineOf(t, amd64)
+}
+
+func newMachineOf(t *testing.T, a arch) *machine {
+	t.Helper()
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		t.Fatal(err)
 	}
-	k, err := findKernel(filepath.Join(cache, "gantry-test-vm"))
+	k, err := findKernel(filepath.Join(cache, "gantry-test-vm"), a)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +75,7 @@ func newMachine(t *testing.T) *machine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { out.Close() })
-	m := &machine{t: t, kernel: k, out: out, layout: cgroup2}
+	m := &machine{t: t, arch: a, kernel: k, out: out, layout: cgroup2}
 	m.zip, err = gzip.NewWriterLevel(out, gzip.BestSpeed)
 	if err != nil {
 		t.Fatal(err)
@@ -88,9 +95,8 @@ func (m *machine) must(err error) {
 // base is what every machine has.
 func (m *machine) base() {
 	m.t.Helper()
-	busybox := rig.Peer(m.t, "busybox")
-	m.must(m.files.copy(busybox, "/bin/busybox"))
-	for _, applet := range strings.Fields(rig.Must(m.t, exec.Command(busybox, "--list"))) {
+	m.must(m.files.copy(m.kernel.busybox, "/bin/busybox"))
+	for _, applet := range strings.Fields(rig.Must(m.t, exec.Command(rig.Peer(m.t, "busybox"), "--list"))) {
 		if applet != "busybox" {
 			m.files.symlink("busybox", "/bin/"+applet)
 		}
@@ -127,7 +133,7 @@ func (m *machine) compile(verb, out, pkg string) {
 		args = []string{"test", "-c", "-o", out, pkg}
 	}
 	cmd := exec.Command("go", args...)
-	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+m.arch.name)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		m.t.Fatalf("compile %s: %v\n%s", pkg, err, out)
 	}
@@ -136,8 +142,15 @@ func (m *machine) compile(verb, out, pkg string) {
 // programs puts our programs into /bin.
 func (m *machine) programs() {
 	m.t.Helper()
+	m.programsTo("/bin")
+}
+
+func (m *machine) programsTo(dir string) {
+	m.t.Helper()
 	for _, name := range []string{"gantry", "gantryd", "containerd-shim-gantry-v2", "gantry-runtime"} {
-		m.must(m.files.copy(rig.Program(m.t, name), "/bin/"+name))
+		program := filepath.Join(rig.Dir(m.t), name)
+		m.compile("build", program, "./cmd/"+name)
+		m.must(m.files.copy(program, path.Join(dir, name)))
 	}
 }
 
@@ -161,6 +174,7 @@ func (m *machine) tests(pkg string, flags ...string) {
 // script runs a shell script of testdata in the machine.
 func (m *machine) script(name string) {
 	m.t.Helper()
+	m.must(m.files.copy("testdata/lib.sh", "/src/lib.sh"))
 	m.must(m.files.copy(filepath.Join("testdata", name), "/src/"+name))
 	m.jobs = append(m.jobs, job{name, "/tmp", "sh /src/" + name})
 }
@@ -178,16 +192,14 @@ func (m *machine) boot() {
 	m.must(m.files.close())
 	m.must(m.zip.Close())
 
-	args := []string{
-		"-M", "pc,accel=tcg", "-cpu", "max", "-m", "2048", "-smp", "2", "-nodefaults", "-no-reboot",
-		"-nographic", "-serial", "stdio",
+	args := append(m.arch.qemu[1:len(m.arch.qemu):len(m.arch.qemu)],
+		"-m", "2048", "-smp", "2", "-nodefaults", "-no-reboot", "-nographic", "-serial", "stdio",
 		"-kernel", m.kernel.image, "-initrd", m.out.Name(),
-		"-append", "console=ttyS0 quiet panic=-1 " + m.layout,
-	}
+		"-append", "console="+m.arch.console+" quiet panic=-1 "+m.layout)
 	if m.disk != "" {
 		args = append(args, "-drive", "if=virtio,format=raw,snapshot=on,file="+m.disk)
 	}
-	cmd := exec.Command(rig.Peer(m.t, "qemu-system-x86_64"), args...)
+	cmd := exec.Command(rig.Peer(m.t, m.arch.qemu[0]), args...)
 	console, err := cmd.StdoutPipe()
 	m.must(err)
 	cmd.Stderr = os.Stderr
@@ -231,15 +243,19 @@ func TestTheRuntimeOnCgroup2(t *testing.T) {
 func TestTheWholeChainOnCgroup2(t *testing.T) {
 	m := newMachine(t)
 	m.programs()
-	m.must(m.files.copy(imageArchive(t), "/src/busybox.tar"))
+	m.image()
 	m.script("whole.sh")
 	m.boot()
 }
 
-// imageArchive is the busybox image as a tar that 'gantry load' reads.
-func imageArchive(t *testing.T) string {
-	t.Helper()
-	file := filepath.Join(rig.Dir(t), "busybox.tar")
-	rig.Must(t, exec.Command("skopeo", "copy", "-q", "oci:"+rig.Busybox(t), "oci-archive:"+file+":busybox:latest"))
-	return file
+// image puts the busybox image, as a tar that 'gantry load' reads, into the machine.
+func (m *machine) image() {
+	m.t.Helper()
+	layout := rig.Busybox(m.t)
+	if m.arch.name != runtime.GOARCH {
+		layout = rig.BusyboxOf(m.t, m.arch.name, m.kernel.busybox)
+	}
+	file := filepath.Join(rig.Dir(m.t), "busybox.tar")
+	rig.Must(m.t, exec.Command("skopeo", "copy", "-q", "oci:"+layout, "oci-archive:"+file+":busybox:latest"))
+	m.must(m.files.copy(file, "/src/busybox.tar"))
 }
