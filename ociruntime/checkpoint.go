@@ -20,7 +20,7 @@ import (
 )
 
 // CheckpointOptions say how [Container.Checkpoint] and [Restore] use CRIU. The
-// images are those of runc: either runtime restores what the other wrote.
+// images name what is the host's as runc does, whose checkpoints are restored too.
 type CheckpointOptions struct {
 	Criu       string // the program; "criu" in PATH when empty
 	ImagePath  string // where the images are
