@@ -36,10 +36,11 @@ func (m *Extension) Fields(c *wire.Codec) { wire.Optional(c, 1, &m.Value) }
 
 // BootstrapResult is the answer on stdout.
 type BootstrapResult struct {
-	Version  int32
-	Address  string
-	Protocol string
-	Metadata map[string]string
+	Version    int32
+	Address    string
+	Protocol   string
+	Metadata   map[string]string
+	Extensions []Extension
 }
 
 // Fields lists the fields of BootstrapResult that a shim without capabilities has.
@@ -48,6 +49,7 @@ func (m *BootstrapResult) Fields(c *wire.Codec) {
 	c.String(2, &m.Address)
 	c.String(3, &m.Protocol)
 	c.Map(5, &m.Metadata)
+	wire.Repeated(c, 6, &m.Extensions)
 }
 
 // Options is containerd.runc.v1.Options: how containerd's clients choose and
