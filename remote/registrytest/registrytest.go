@@ -27,6 +27,7 @@ type Registry struct {
 	mu        sync.Mutex
 	repos     map[string]*repo
 	uploads   map[string]*bytes.Buffer
+	begun     int // uploads so far
 	log       []string
 	intercept func(http.ResponseWriter, *http.Request) bool
 }
@@ -296,7 +297,8 @@ func (r *Registry) begin(w http.ResponseWriter, name string, mount digest.Digest
 		w.WriteHeader(http.StatusCreated)
 		return
 	}
-	id := fmt.Sprint("u", len(r.log))
+	r.begun++ // of two at once, len(r.log) would be the same
+	id := fmt.Sprint("u", r.begun)
 	r.uploads[id] = &bytes.Buffer{}
 	w.Header().Set("Location", "/v2/"+name+"/blobs/uploads/"+id+"?state=1")
 	w.WriteHeader(http.StatusAccepted)
