@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 
 	"github.com/gantryd/gantry/internal/version"
 )
@@ -18,6 +19,8 @@ type args struct {
 	version bool
 	info    bool
 	wait    bool
+	resume  int    // descriptor of the state of the program before; 0 is none
+	trial   bool   // only say whether resume would do
 	command string // "start", "delete", or empty for the shim itself
 }
 
@@ -32,6 +35,8 @@ func parseArgs(argv []string) (args, error) {
 	f.StringVar(&a.Publisher, "publish-binary", "", "program that publishes events")
 	f.StringVar(&a.SocketPath, "socket", "", "path of the shim's own socket, inherited as descriptor 3")
 	f.BoolVar(&a.wait, "wait", false, "wait for a bundle, from the daemon on descriptor 3")
+	f.IntVar(&a.resume, "resume", 0, "last of all: go on with the state of the program before, on this descriptor")
+	f.BoolVar(&a.trial, "trial", false, "with -resume: only say whether it can be read")
 	f.BoolVar(&a.Debug, "debug", false, "log more")
 	f.BoolVar(&a.version, "v", false, "print the version")
 	f.BoolVar(&a.info, "info", false, "print RuntimeInfo")
@@ -58,9 +63,22 @@ func Main(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	return 0
 }
 
+// resumed is the descriptor of the state of the program before, with which argv ends;
+// 0 where it does not. What is before is for who reads command lines: the state has it
+// too, and package flag would cost each shim memory.
+func resumed(argv []string) (fd int) {
+	if n := len(argv); n > 2 && argv[n-2] == "-resume" {
+		fd, _ = strconv.Atoi(argv[n-1])
+	}
+	return fd
+}
+
 func run(argv []string, stdin io.Reader, stdout io.Writer) error {
 	if isLogger(argv) {
 		return runLogger(argv)
+	}
+	if fd := resumed(argv); fd != 0 {
+		return resume(fd)
 	}
 	a, err := parseArgs(argv)
 	if err != nil {
@@ -73,13 +91,18 @@ func run(argv []string, stdin io.Reader, stdout io.Writer) error {
 	case a.info:
 		return info(stdin, stdout)
 	}
+	if a.trial {
+		return trial(a.resume)
+	}
 	switch a.command {
 	case "start":
 		return start(a, stdin, stdout)
 	case "delete":
 		return deleteDead(a, stdout)
+	case "upgrade":
+		return upgradeAll(a, stdout)
 	case "":
 		return serve(a.Config, a.wait)
 	}
-	return fmt.Errorf("unknown command %q: want start or delete", a.command)
+	return fmt.Errorf("unknown command %q: want start, delete or upgrade", a.command)
 }

@@ -34,7 +34,7 @@ const consoleTimeout = 5 * time.Second
 // receive takes the master. The runtime has connected and sent already: it ended.
 func (c *consoleSocket) receive() (*os.File, error) {
 	c.listener.SetDeadline(time.Now().Add(consoleTimeout))
-	conn, err := stream.Accept(c.listener)
+	conn, err := stream.AcceptOne(c.listener)
 	if err != nil {
 		return nil, fmt.Errorf("receive console: %w", err)
 	}

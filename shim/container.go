@@ -34,6 +34,7 @@ type container struct {
 	id      string
 	bundle  string
 	mounted bool
+	record  record
 	runtime runtime
 	owner   owner
 	init    *process
@@ -46,11 +47,11 @@ type container struct {
 
 	deleting sync.Mutex // held by delete
 
-	ooms    atomic.Int32 // times that TaskOOM was published
-	mu      sync.Mutex
-	execs   map[string]*process
-	ended   bool   // the first process has
-	stopOOM func() // ends the watch for OOM; nil without one
+	ooms     atomic.Int32 // times that TaskOOM was published
+	mu       sync.Mutex
+	execs    map[string]*process
+	ended    bool              // the first process has
+	oomWatch *metrics.OOMWatch // nil without one
 }
 
 // recordFile is the name of a record in the bundle.
@@ -73,7 +74,7 @@ func (s *Shim) create(r *taskapi.CreateRequest, trip *trip) (c *container, err e
 		}
 	}
 	rec.Trace = trip != nil
-	c = &container{shim: s, id: r.ID, bundle: r.Bundle, journey: trip, checkpoint: r.Checkpoint, execs: map[string]*process{}}
+	c = &container{shim: s, id: r.ID, bundle: r.Bundle, record: rec, journey: trip, checkpoint: r.Checkpoint, execs: map[string]*process{}}
 	c.runtime = rec.runtime(r.Bundle, s.reaper)
 	c.init = newProcess(c, "", uris{r.Stdin, r.Stdout, r.Stderr, r.Terminal})
 
@@ -94,7 +95,7 @@ func (s *Shim) create(r *taskapi.CreateRequest, trip *trip) (c *container, err e
 	done()
 
 	done = trip.step("open streams", r.Stdout)
-	c.owner = owner{s.cfg.Namespace, r.ID, s.reaper, int(o.IOUid), int(o.IOGid)}
+	c.owner = s.owner(r.ID, o.IOUid, o.IOGid)
 	st, err := open(c.init.uris, c.owner)
 	if err != nil {
 		return nil, err

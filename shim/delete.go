@@ -29,7 +29,7 @@ func deleteDead(a args, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	reaper, err := newReaper()
+	reaper, err := newReaper(nil)
 	if err != nil {
 		return err
 	}

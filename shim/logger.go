@@ -155,9 +155,7 @@ func logStreams(l api.Logger, in, stdout, stderr, ready *os.File, stop <-chan st
 	}
 	for st, f := range []*os.File{stdout, stderr} {
 		if f != nil {
-			o := &output{src: f}
-			o.sink, o.end = s.fanOut(byte(st) + api.Stdout)
-			s.outputs = append(s.outputs, o)
+			s.outputs = append(s.outputs, &output{src: f, fan: s.fanOut(byte(st) + api.Stdout)})
 		}
 	}
 	if err := s.connect(nil, uris{}); err != nil {

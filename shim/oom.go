@@ -16,17 +16,19 @@ const watchAfter = 20 * time.Millisecond
 // watchOOM has TaskOOM published whenever the kernel kills in the container for
 // want of memory.
 func (c *container) watchOOM() {
+	c.shim.gate.Enter()
+	defer c.shim.gate.Leave()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.cgroups == nil || c.ended || c.stopOOM != nil {
+	if c.cgroups == nil || c.ended || c.oomWatch != nil {
 		return
 	}
-	stop, err := c.cgroups.WatchOOM(c.tellOOM)
+	watch, err := c.cgroups.WatchOOM(c.shim.gate, c.tellOOM)
 	if err != nil {
 		slog.Warn("OOM is not watched for", "id", c.id, "err", err)
 		return
 	}
-	c.stopOOM = stop
+	c.oomWatch = watch
 }
 
 func (c *container) tellOOM() {
@@ -39,10 +41,11 @@ func (c *container) tellOOM() {
 func (c *container) unwatchOOM(e exit) {
 	c.mu.Lock()
 	c.ended = true
-	stop := c.stopOOM
+	watch := c.oomWatch
+	c.oomWatch = nil
 	c.mu.Unlock()
-	if stop != nil {
-		stop()
+	if watch != nil {
+		watch.Stop()
 	}
 	if e.status == 128+uint32(unix.SIGKILL) && c.ooms.Load() == 0 && c.cgroups != nil && c.cgroups.OOMs() > 0 {
 		c.tellOOM()

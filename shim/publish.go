@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gantryd/gantry/internal/wire"
+	"github.com/gantryd/gantry/shim/internal/gate"
 	"github.com/gantryd/gantry/shim/internal/taskapi"
 	"github.com/gantryd/gantry/shim/internal/ttrpc"
 )
@@ -27,6 +28,7 @@ type publisher struct {
 	binary    string // publishes in that case: containerd runtime v2 README, "publish"
 	grpc      string // its -address
 	reaper    *reaper
+	gate      *gate.Gate
 
 	mu      sync.Mutex
 	queue   []*taskapi.Envelope
@@ -48,7 +50,12 @@ func (p *publisher) publish(e taskapi.Event) {
 		p.queue = slices.Delete(p.queue, 0, 1)
 	}
 	p.queue = append(p.queue, env)
-	if !p.sending {
+	p.resume()
+}
+
+// resume has the queue sent. The caller holds p.mu.
+func (p *publisher) resume() {
+	if !p.sending && len(p.queue) > 0 {
 		p.sending = true
 		go p.send()
 	}
@@ -64,18 +71,31 @@ func (p *publisher) send() {
 	}()
 	wait := minWait
 	for {
-		env := p.head()
-		if env == nil {
+		switch empty, err := p.sendOne(&client); {
+		case empty:
 			return
-		}
-		if err := p.forward(&client, env); err != nil {
+		case err != nil:
 			time.Sleep(wait)
 			wait = min(2*wait, maxWait)
-			continue
+		default:
+			wait = minWait
 		}
-		wait = minWait
-		p.drop(env)
 	}
+}
+
+// sendOne forwards the oldest event, if there is one.
+func (p *publisher) sendOne(client **ttrpc.Client) (empty bool, err error) {
+	p.gate.Enter()
+	defer p.gate.Leave()
+	env := p.head()
+	if env == nil {
+		return true, nil
+	}
+	if err := p.forward(client, env); err != nil {
+		return false, err
+	}
+	p.drop(env)
+	return false, nil
 }
 
 const (

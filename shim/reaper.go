@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
+	"github.com/gantryd/gantry/shim/internal/gate"
 	"github.com/gantryd/gantry/shim/internal/stream"
 )
 
@@ -26,6 +27,7 @@ import (
 // must not lose their status to us. Who makes such children holds the reaper
 // meanwhile; a held reaper waits only for the processes that it watches.
 type reaper struct {
+	gate    *gate.Gate
 	mu      sync.Mutex
 	watched map[int]func(exit)
 	held    int
@@ -40,11 +42,11 @@ type exit struct {
 }
 
 // newReaper makes this process the subreaper of its descendants.
-func newReaper() (*reaper, error) {
+func newReaper(g *gate.Gate) (*reaper, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, os.NewSyscallError("become subreaper", err)
 	}
-	return &reaper{watched: map[int]func(exit){}}, nil
+	return &reaper{gate: g, watched: map[int]func(exit){}}, nil
 }
 
 // listen has the kernel tell of every child that ends, from now on and, of those
@@ -63,9 +65,11 @@ func (r *reaper) listen() {
 // run ends with the process.
 func (r *reaper) run() {
 	for range r.signals {
+		r.gate.Enter()
 		r.mu.Lock()
 		r.sweep()
 		r.mu.Unlock()
+		r.gate.Leave()
 	}
 }
 
@@ -84,8 +88,8 @@ func (r *reaper) release() {
 	r.sweep()
 }
 
-// watch calls f, in a goroutine of its own, when pid has ended. The reaper is
-// held while pid is made and watched, so that its exit cannot be missed.
+// watch calls f, in a goroutine of its own and inside the gate, when pid has ended.
+// The reaper is held while pid is made and watched, so that its exit cannot be missed.
 func (r *reaper) watch(pid int, f func(exit)) {
 	r.mu.Lock()
 	r.watched[pid] = f
@@ -100,17 +104,22 @@ func (r *reaper) watch(pid int, f func(exit)) {
 
 // await waits until the process of pidfd has ended.
 func (r *reaper) await(pidfd *os.File) {
-	err := stream.AwaitReadable(pidfd)
+	err := stream.Await(pidfd, r.gate, func(fd int) (ended bool) {
+		if ended = stream.Readable(fd); ended {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.sweep()
+		}
+		return ended
+	})
 	if err = errors.Join(err, pidfd.Close()); err != nil {
+		r.gate.Enter()
+		defer r.gate.Leave()
 		r.listen()
-		return
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.sweep()
 }
 
-// sweep waits for all that has ended. The caller holds r.mu.
+// sweep waits for all that has ended. The caller holds r.mu and is inside the gate.
 func (r *reaper) sweep() {
 	for pid := range r.watched {
 		r.wait(pid)
@@ -139,7 +148,11 @@ func (r *reaper) wait(pid int) bool {
 	if ws.Signaled() {
 		e.status = 128 + uint32(ws.Signal())
 	}
-	go f(e)
+	r.gate.Join()
+	go func() {
+		defer r.gate.Leave()
+		f(e)
+	}()
 	return true
 }
 

@@ -149,17 +149,21 @@ func (s *Shim) startSandbox(_ context.Context, r *taskapi.SandboxRequest) (wire.
 		if err := sb.pause.start(); err != nil {
 			return nil, err
 		}
-		go func() {
-			<-sb.pause.init.done
-			p := sb.pause.init
-			p.mu.Lock()
-			e := p.exit
-			p.mu.Unlock()
-			sb.end(e)
-		}()
+		go sb.follow()
 	}
 	sb.started = true
+	s.settleSoon()
 	return &taskapi.StartSandboxResponse{Pid: sb.pid(), CreatedAt: taskapi.At(sb.created)}, nil
+}
+
+// follow has the sandbox end with its process.
+func (sb *sandbox) follow() {
+	p := sb.pause.init
+	<-p.done
+	p.mu.Lock()
+	e := p.exit
+	p.mu.Unlock()
+	sb.end(e)
 }
 
 func (sb *sandbox) pid() uint32 {
@@ -235,10 +239,8 @@ func (s *Shim) waitSandbox(ctx context.Context, r *taskapi.SandboxRequest) (wire
 	if err != nil {
 		return nil, err
 	}
-	select {
-	case <-sb.ended:
-	case <-ctx.Done():
-		return nil, &ttrpc.Status{Code: 1, Message: ctx.Err().Error()}
+	if err := s.await(ctx, sb.ended); err != nil {
+		return nil, err
 	}
 	return &taskapi.WaitResponse{ExitStatus: sb.exit.status, ExitedAt: taskapi.At(sb.exit.at)}, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/gantryd/gantry/internal/wire"
+	"github.com/gantryd/gantry/shim/internal/gate"
 	"github.com/gantryd/gantry/shim/internal/ttrpc"
 )
 
@@ -35,6 +36,7 @@ type Config struct {
 // Shim serves the Task API for its containers.
 type Shim struct {
 	cfg    Config
+	gate   *gate.Gate // closed while the shim hands itself over
 	reaper *reaper
 	events *publisher
 	server *ttrpc.Server
@@ -45,24 +47,27 @@ type Shim struct {
 	sandbox    *sandbox              // nil where the shim was not made one
 	delivered  sync.WaitGroup        // attach clients that still get output
 	execs      atomic.Int64          // started so far
+	handing    sync.Mutex            // held by handOver
 }
 
 // New makes this process a shim: it becomes the reaper of all its descendants.
 func New(cfg Config) (*Shim, error) {
-	r, err := newReaper()
+	g := &gate.Gate{}
+	r, err := newReaper(g)
 	if err != nil {
 		return nil, err
 	}
-	s := &Shim{cfg: cfg, reaper: r, containers: map[string]*container{}}
+	s := &Shim{cfg: cfg, gate: g, reaper: r, containers: map[string]*container{}}
 	s.events = &publisher{
 		namespace: cfg.Namespace,
 		address:   cfg.TTRPCAddress,
 		binary:    cfg.Publisher,
 		grpc:      cfg.Address,
 		reaper:    r,
+		gate:      g,
 	}
 	s.settled = sync.NewCond(&s.mu)
-	s.server = ttrpc.NewServer(cfg.Socket, s.handle)
+	s.server = ttrpc.NewServer(cfg.Socket, s.handle, g)
 	return s, nil
 }
 
@@ -97,9 +102,17 @@ func (s *Shim) close(st *streams) error {
 		return nil
 	}
 	if st.attach != nil {
-		s.delivered.Go(st.attach.Wait)
+		s.gate.Join()
+		s.delivered.Go(func() {
+			defer s.gate.Leave()
+			st.attach.Wait()
+		})
 	}
 	return st.close()
+}
+
+func (s *Shim) owner(id string, uid, gid uint32) owner {
+	return owner{s.cfg.Namespace, id, s.reaper, s.gate, int(uid), int(gid)}
 }
 
 // stateDir is where the linked runtime and others keep what they know: beside

@@ -144,15 +144,11 @@ func answer(w io.Writer, f form, address string) error {
 // maxSocketPath is what fits into a sockaddr_un (unix(7)), whoever dials.
 const maxSocketPath = 107
 
-// socketPath is where the shim listens: in dir, or in "s" beside the daemon's
-// own socket, which is /run/containerd/s for a stock containerd. Its name comes
-// from what must not be shared: daemon, namespace, and container or pod.
+// socketPath is where the shim listens. Its name comes from what must not be shared: daemon, namespace, and container or pod.
 func (a *args) socketPath(dir string) string {
 	sum := sha256.Sum256([]byte(a.Address + "\x00" + a.Namespace + "\x00" + a.group()))
 	name := hex.EncodeToString(sum[:16])
-	if dir == "" && a.Address != "" {
-		dir = filepath.Join(filepath.Dir(strings.TrimPrefix(a.Address, "unix://")), "s")
-	}
+	dir = a.socketDir(dir)
 	if path := filepath.Join(dir, name); dir != "" && len(path) <= maxSocketPath {
 		return path
 	}
@@ -201,13 +197,7 @@ func leave(a args, path string) (err error) {
 	if err != nil {
 		return fmt.Errorf("find own program: %w", err)
 	}
-	argv := []string{self, "-namespace", a.Namespace, "-id", a.ID, "-address", a.Address, "-socket", path}
-	if a.Publisher != "" {
-		argv = append(argv, "-publish-binary", a.Publisher)
-	}
-	if a.Debug {
-		argv = append(argv, "-debug")
-	}
+	a.SocketPath = path
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -218,7 +208,7 @@ func leave(a args, path string) (err error) {
 	if err := closeInherited(); err != nil {
 		return err
 	}
-	p, err := os.StartProcess(self, argv, &os.ProcAttr{
+	p, err := os.StartProcess(self, a.argv(self), &os.ProcAttr{
 		Env:   append(environ(), "TTRPC_ADDRESS="+a.TTRPCAddress, "GOMAXPROCS=1"),
 		Files: []*os.File{null, null, log, l},
 		Sys:   &unix.SysProcAttr{Setsid: true},
@@ -227,6 +217,18 @@ func leave(a args, path string) (err error) {
 		return fmt.Errorf("start shim: %w", err)
 	}
 	return p.Release()
+}
+
+// argv is the command line of a shim.
+func (cfg *Config) argv(self string) []string {
+	argv := []string{self, "-namespace", cfg.Namespace, "-id", cfg.ID, "-address", cfg.Address, "-socket", cfg.SocketPath}
+	if cfg.Publisher != "" {
+		argv = append(argv, "-publish-binary", cfg.Publisher)
+	}
+	if cfg.Debug {
+		argv = append(argv, "-debug")
+	}
+	return argv
 }
 
 // closeInherited has every descriptor but the standard ones closed at the next
@@ -257,12 +259,7 @@ func serve(cfg Config, wait bool) error {
 		return errors.New("want a command, start or delete (or a socket as descriptor 3)")
 	}
 	unix.CloseOnExec(socketFD)
-	if cfg.Debug {
-		slog.SetLogLoggerLevel(slog.LevelDebug)
-	}
-	if err := slack.Monitor(monitorSlack); err != nil {
-		slog.Debug("the runtime's monitor polls as it does", "err", err)
-	}
+	cfg.begin()
 	if err := raiseOOMScore(); err != nil {
 		slog.Warn("the kernel spares this shim as it does the daemon", "err", err)
 	}
@@ -275,6 +272,16 @@ func serve(cfg Config, wait bool) error {
 		return err
 	}
 	return s.Run()
+}
+
+// begin does what every shim does first.
+func (cfg *Config) begin() {
+	if cfg.Debug {
+		slog.SetLogLoggerLevel(slog.LevelDebug)
+	}
+	if err := slack.Monitor(monitorSlack); err != nil {
+		slog.Debug("the runtime's monitor polls as it does", "err", err)
+	}
 }
 
 // raiseOOMScore lets the kernel, where memory is out, kill a shim before the daemon

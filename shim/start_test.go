@@ -190,7 +190,7 @@ func TestStartAsksForWhatItNeeds(t *testing.T) {
 		want string
 	}{
 		{"no id", []string{"-namespace", "ns", "start"}, "want -id and -namespace"},
-		{"an unknown command", []string{"-namespace", "ns", "-id", "a", "stop"}, `unknown command "stop": want start or delete`},
+		{"an unknown command", []string{"-namespace", "ns", "-id", "a", "stop"}, `unknown command "stop": want start, delete or upgrade`},
 		{"an unknown flag", []string{"-speed", "9"}, "-speed"},
 		{"no command and no socket", nil, "want a command, start or delete"},
 	} {

@@ -3,7 +3,6 @@ package shim
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net/url"
@@ -18,6 +17,7 @@ import (
 
 	api "github.com/gantryd/gantry/api/stdio"
 	"github.com/gantryd/gantry/shim/internal/attach"
+	"github.com/gantryd/gantry/shim/internal/gate"
 	"github.com/gantryd/gantry/shim/internal/logfile"
 	"github.com/gantryd/gantry/shim/internal/stream"
 )
@@ -40,28 +40,38 @@ type streams struct {
 	copies  atomic.Int32  // that have not ended
 	ended   chan struct{} // nil until connected; closed when every copy has ended
 
+	gate    *gate.Gate
 	console *os.File
-	logger  *os.File // the pipe to a foreign logger, for a terminal
+	typed   *stream.Pump // of stdin to the terminal; nil without
+	logger  *os.File     // the pipe to a foreign logger, for a terminal
 	log     *logfile.Log
 	attach  *attach.Server
 }
 
-// output is one stream that we copy.
+// output is one stream that we copy: to our log and attach clients, or to a file.
 type output struct {
-	src  *os.File
-	sink stream.Sink
-	end  func()
-	busy atomic.Bool // between a Write and the Drained after it
+	src   *os.File
+	fan   *fan
+	pump  *stream.Pump // in fan's place
+	ended bool
+	busy  atomic.Bool // between a Write and the Drained after it
 }
 
 func (o *output) Write(p []byte) {
 	o.busy.Store(true)
-	o.sink.Write(p)
+	o.fan.Write(p)
 }
 
 func (o *output) Drained() {
-	o.sink.Drained()
+	o.fan.Drained()
 	o.busy.Store(false)
+}
+
+func (o *output) run(g *gate.Gate) error {
+	if o.pump != nil {
+		return o.pump.Run()
+	}
+	return stream.Copy(o, o.src, g)
 }
 
 // uris say where a process's streams go, as the Task API words it.
@@ -70,12 +80,13 @@ type uris struct {
 	terminal              bool
 }
 
-// owner is what a logger program is told about the container, who reaps it, and
-// whose the pipes and fifos are that the process gets: it can open them again by
-// /proc/self/fd only if they are its user's.
+// owner is what a logger program is told about the container, who reaps it, by which
+// gate its streams go, and whose the pipes and fifos are that the process gets: it can
+// open them again by /proc/self/fd only if they are its user's.
 type owner struct {
 	namespace, id string
 	reaper        *reaper
+	gate          *gate.Gate
 	uid, gid      int
 }
 
@@ -102,7 +113,7 @@ func (o owner) give(e ends) error {
 // open makes the streams for u, or leaves nothing behind. A terminal's are
 // opened once the runtime has made it.
 func open(u uris, o owner) (s *streams, err error) {
-	s = &streams{}
+	s = &streams{gate: o.gate}
 	defer func() {
 		if err != nil {
 			s.handOver()
@@ -268,12 +279,18 @@ func (s *streams) openLogger(l api.Logger, u uris) (err error) {
 
 // listen opens the attach socket.
 func (s *streams) listen(l api.Logger, tty bool, in *os.File) (err error) {
-	cfg := attach.Config{Path: l.Attach, TTY: tty, Spill: spillDir(l), Stdin: in}
+	cfg := s.attachConfig(l, tty)
+	cfg.Stdin = in
+	s.attach, err = attach.Listen(cfg)
+	return err
+}
+
+func (s *streams) attachConfig(l api.Logger, tty bool) attach.Config {
+	cfg := attach.Config{Path: l.Attach, TTY: tty, Spill: spillDir(l), Gate: s.gate}
 	if s.log != nil {
 		cfg.Reopen = s.log.Reopen
 	}
-	s.attach, err = attach.Listen(cfg)
-	return err
+	return cfg
 }
 
 // pipes makes one pipe for stdout and one for stderr.
@@ -307,30 +324,49 @@ func (s *streams) connect(console *os.File, u uris) error {
 			return err
 		}
 	}
+	for i, o := range s.outputs {
+		if o.pump == nil && o.fan == nil {
+			o.fan = s.fanOut(byte(i) + api.Stdout)
+		}
+	}
+	s.begin()
+	return nil
+}
+
+// begin copies all outputs, each until it ends or close closes it.
+func (s *streams) begin() {
 	s.ended = make(chan struct{})
 	s.copies.Store(int32(len(s.outputs)))
-	for i, o := range s.outputs {
-		if o.sink == nil {
-			o.sink, o.end = s.fanOut(byte(i) + api.Stdout)
-		}
-		go s.copy(o) // ends with the stream, or when close closes it
+	for _, o := range s.outputs {
+		go s.copy(o)
 	}
 	if len(s.outputs) == 0 {
 		close(s.ended)
 	}
-	return nil
 }
 
 func (s *streams) copy(o *output) {
-	if err := stream.Copy(o, o.src); err != nil {
+	if err := o.run(s.gate); err != nil {
 		slog.Error("output ends early", "err", err)
 	}
+	s.gate.Enter()
+	defer s.gate.Leave()
 	o.end()
 	if o.src != s.console {
 		o.src.Close()
 	}
+	o.ended = true
 	if s.copies.Add(-1) == 0 {
 		close(s.ended)
+	}
+}
+
+func (o *output) end() {
+	switch {
+	case o.pump != nil:
+		o.pump.Dst.Close()
+	case o.fan.log != nil:
+		o.fan.log.End()
 	}
 }
 
@@ -351,7 +387,7 @@ func (s *streams) connectConsole(console *os.File, u uris) error {
 			}
 		}
 		s.ours = append(s.ours, dst) // closing it ends a copy that nobody reads
-		o.sink, o.end = &writer{dst}, func() { dst.Close() }
+		o.pump = &stream.Pump{Dst: dst, Src: console, Gate: s.gate}
 	}
 	if u.stdin == "" {
 		return nil
@@ -362,25 +398,21 @@ func (s *streams) connectConsole(console *os.File, u uris) error {
 	}
 	s.stdin = keep
 	s.ours = append(s.ours, in)
-	go stream.Pump(console, in) // ends when close closes in
+	s.typed = &stream.Pump{Dst: console, Src: in, Gate: s.gate}
+	go s.typed.Run() // ends when close closes in
 	return nil
 }
 
-// writer is a Sink that writes through; a reader that is gone loses output.
-type writer struct{ dst io.Writer }
-
-func (w *writer) Write(p []byte) { w.dst.Write(p) }
-func (w *writer) Drained()       {}
-
 // fanOut is the sink of one of our own streams: the log, then attach clients.
-func (s *streams) fanOut(st byte) (stream.Sink, func()) {
+func (s *streams) fanOut(st byte) *fan {
 	f := &fan{attach: s.attach, stream: st}
 	if s.log != nil {
-		f.log = s.log.Stream([]string{"stdin", "stdout", "stderr"}[st])
-		return f, f.log.End
+		f.log = s.log.Stream(streamName(st))
 	}
-	return f, func() {}
+	return f
 }
+
+func streamName(st byte) string { return []string{"stdin", "stdout", "stderr"}[st] }
 
 type fan struct {
 	log    *logfile.Stream
@@ -449,7 +481,7 @@ func (s *streams) drain() {
 
 func (s *streams) busy() bool {
 	for _, o := range s.outputs {
-		if o.busy.Load() || readable(o.src) {
+		if o.busy.Load() || o.pump != nil && len(o.pump.Rest()) > 0 || readable(o.src) {
 			return true
 		}
 	}

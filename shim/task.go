@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -27,6 +26,8 @@ func (s *Shim) handle(ctx context.Context, c *ttrpc.Call) (resp wire.Message, er
 		resp, err = s.handleTask(ctx, c)
 	case sandboxV1:
 		resp, err = s.handleSandbox(ctx, c)
+	case shimV1:
+		resp, err = s.handleShim(ctx, c)
 	default:
 		err = fmt.Errorf("service %s: %w", c.Service, errdefs.ErrNotImplemented)
 	}
@@ -130,15 +131,15 @@ func (s *Shim) startProcess(_ context.Context, r *taskapi.ProcessRequest) (wire.
 		return nil, err
 	}
 	if r.ExecID != "" {
-		if err = p.startExec(); s.execs.Add(1)%trimExecs == 0 {
-			time.AfterFunc(trimAfter, s.trim) // what is in use may have grown
+		if err = p.startExec(); s.execs.Add(1)%settleExecs == 0 {
+			s.settleSoon() // what is in use may have grown
 		}
 	} else {
 		done := p.container.journey.step("Task.Start", r.ID)
 		err = p.container.start()
 		done()
 		p.container.saveJourney()
-		time.AfterFunc(trimAfter, s.trim)
+		s.settleSoon()
 	}
 	if err != nil {
 		return nil, err
@@ -146,11 +147,8 @@ func (s *Shim) startProcess(_ context.Context, r *taskapi.ProcessRequest) (wire.
 	return &taskapi.PidResponse{Pid: uint32(p.pid)}, nil
 }
 
-// trimAfter keeps the trim out of the way of a start, and of a short container's end.
-const trimAfter = 500 * time.Millisecond
-
-// trimExecs is the number of execs after which to trim again.
-const trimExecs = 32
+// settleExecs is the number of execs after which to settle again.
+const settleExecs = 32
 
 func (s *Shim) deleteProcess(_ context.Context, r *taskapi.ProcessRequest) (wire.Message, error) {
 	p, err := s.lookup(r.ID, r.ExecID)
@@ -288,13 +286,24 @@ func (s *Shim) wait(ctx context.Context, r *taskapi.ProcessRequest) (wire.Messag
 	if err != nil {
 		return nil, err
 	}
-	select {
-	case <-p.done:
-	case <-ctx.Done():
-		return nil, &ttrpc.Status{Code: 1, Message: ctx.Err().Error()}
+	if err := s.await(ctx, p.done); err != nil {
+		return nil, err
 	}
 	resp := p.deleteResponse()
 	return &taskapi.WaitResponse{ExitStatus: resp.ExitStatus, ExitedAt: resp.ExitedAt}, nil
+}
+
+// await waits for what a call waits for. Meanwhile the call is outside of the gate:
+// in the shim that takes over it begins again.
+func (s *Shim) await(ctx context.Context, done <-chan struct{}) error {
+	s.gate.Leave()
+	defer s.gate.Enter()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return &ttrpc.Status{Code: 1, Message: ctx.Err().Error()}
+	}
 }
 
 func (s *Shim) stats(_ context.Context, r *taskapi.ProcessRequest) (wire.Message, error) {

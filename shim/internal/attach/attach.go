@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryd/gantry/api/stdio"
+	"github.com/gantryd/gantry/shim/internal/gate"
 	"github.com/gantryd/gantry/shim/internal/stream"
 )
 
@@ -28,6 +29,7 @@ type Config struct {
 	Stdin *os.File
 	// Reopen opens the log's path again; nil where there is no log.
 	Reopen func() error
+	Gate   *gate.Gate
 }
 
 // Server is one attach socket.
@@ -53,45 +55,62 @@ func Listen(cfg Config) (*Server, error) {
 }
 
 func (s *Server) accept() {
-	for {
-		conn, err := stream.Accept(s.listener)
-		if err != nil {
-			if !errors.Is(err, os.ErrClosed) {
-				slog.Error("attach socket is closed", "err", err)
-			}
-			return
-		}
+	err := stream.Accept(s.listener, s.cfg.Gate, func(conn *os.File) {
+		s.cfg.Gate.Join()
 		go s.serve(conn)
+	})
+	if err != nil && !errors.Is(err, os.ErrClosed) {
+		slog.Error("attach socket is closed", "err", err)
+	}
+}
+
+// serve is the life of one connection. Until it is a client's it is inside the gate.
+func (s *Server) serve(conn *os.File) {
+	c := s.greet(conn)
+	s.cfg.Gate.Leave()
+	if c != nil {
+		s.attend(c)
 	}
 }
 
 // helloTimeout is how long a client may take for its first line.
 const helloTimeout = 10 * time.Second
 
-// serve is the life of one client's input.
-func (s *Server) serve(conn *os.File) {
+// greet reads a client's hello and answers; nil is a connection that is done with.
+func (s *Server) greet(conn *os.File) *client {
 	conn.SetReadDeadline(time.Now().Add(helloTimeout))
 	hello, err := stdio.Welcome(conn)
 	if err != nil {
 		conn.Write([]byte(stdio.Refuse(err)))
 		conn.Close()
-		return
+		return nil
 	}
 	conn.SetReadDeadline(time.Time{})
 	if hello.Reopen {
 		s.reopen(conn)
-		return
+		return nil
 	}
 	c := &client{server: s, conn: conn, hello: hello}
 	s.join(c)
-	if in := s.stdin(); hello.Stdin && in != nil {
-		stream.Pump(in, conn)
-		if hello.CloseStdin {
+	return c
+}
+
+// attend is the life of a client's input. To do it again, from the beginning, does
+// no harm: what has an end, ends again.
+func (s *Server) attend(c *client) {
+	if in := s.stdin(); c.hello.Stdin && in != nil {
+		p := c.pumpTo(in)
+		p.Run()
+		if c.hello.CloseStdin {
+			s.cfg.Gate.Enter()
 			s.CloseStdin()
+			s.cfg.Gate.Leave()
 		}
 	}
-	waitGone(conn)
+	waitGone(c.conn)
+	s.cfg.Gate.Enter()
 	c.leave()
+	s.cfg.Gate.Leave()
 }
 
 // reopen carries out and answers a Hello that asks for it.

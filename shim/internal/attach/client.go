@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryd/gantry/api/stdio"
+	"github.com/gantryd/gantry/shim/internal/stream"
 )
 
 const (
@@ -32,9 +33,22 @@ type client struct {
 	memory   []byte
 	file     *os.File // unlinked; nil until needed
 	from, to int64    // the part of file that waits
-	late     bool     // something waits, and deliver runs
+	late     bool     // something waits, and deliver sees to it
+	failed   error    // of the delivery
 	ended    bool     // nothing more will come
 	gone     bool
+	pump     *stream.Pump // of its input; nil without
+	unread   []byte       // of its input: what pump begins with
+}
+
+// pumpTo is the pump of the client's input to in.
+func (c *client) pumpTo(in *os.File) *stream.Pump {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pump = &stream.Pump{Dst: in, Src: c.conn, Gate: c.server.cfg.Gate}
+	c.pump.Resume(c.unread)
+	c.unread = nil
+	return c.pump
 }
 
 // put sends the parts, as one, or keeps what the socket does not take.
@@ -131,44 +145,74 @@ func unlinked(dir string) (*os.File, error) {
 
 // deliver writes what waits, until nothing does.
 func (c *client) deliver() {
-	for {
-		b, more := c.take()
-		if !more {
-			return
-		}
-		if _, err := c.conn.Write(b); err != nil {
-			c.leave()
-			return
-		}
+	raw, err := c.conn.SyscallConn()
+	if err == nil {
+		err = raw.Write(func(fd uintptr) bool {
+			c.server.cfg.Gate.Enter()
+			defer c.server.cfg.Gate.Leave()
+			return c.catchUp(int(fd))
+		})
+	}
+	c.server.cfg.Gate.Enter()
+	defer c.server.cfg.Gate.Leave()
+	if c.delivered(err) {
+		c.leave()
 	}
 }
 
-// take removes the oldest part of what waits; false says that nothing does.
-func (c *client) take() (b []byte, more bool) {
+// catchUp sends what the socket takes of what waits; it says whether to stop, for
+// nothing waits any more, or nothing ever will be taken.
+func (c *client) catchUp(fd int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch {
-	case c.gone:
-		return nil, false
-	case len(c.memory) > 0:
-		b, c.memory = c.memory, nil
-		return b, true
-	case c.from < c.to:
-		b = make([]byte, min(chunk, c.to-c.from))
-		n, err := c.file.ReadAt(b, c.from)
-		if n == 0 {
-			slog.Error("slow attach client is dropped", "err", err)
-			c.close()
-			return nil, false
+	for !c.gone && c.failed == nil {
+		if len(c.memory) == 0 {
+			if c.from == c.to {
+				c.memory, c.late = nil, false
+				return true
+			}
+			if c.failed = c.recall(); c.failed != nil {
+				return true
+			}
 		}
-		c.forget(int64(n))
-		return b[:n], true
+		n, err := unix.SendmsgN(fd, c.memory, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		switch err {
+		case nil:
+			c.memory = c.memory[n:]
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return false
+		default:
+			c.failed = err
+		}
 	}
-	c.late = false
-	if c.ended {
+	return true
+}
+
+// recall reads the oldest part of the file back into memory.
+func (c *client) recall() error {
+	b := make([]byte, min(chunk, c.to-c.from))
+	n, err := c.file.ReadAt(b, c.from)
+	if n == 0 {
+		slog.Error("slow attach client is dropped", "err", err)
+		return err
+	}
+	c.forget(int64(n))
+	c.memory = b[:n]
+	return nil
+}
+
+// delivered ends a delivery; it says whether the client has to go, for it has failed.
+func (c *client) delivered(err error) (failed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil || c.failed != nil {
+		return true
+	}
+	if c.ended && !c.late {
 		c.close()
 	}
-	return nil, false
+	return false
 }
 
 // forget drops the oldest n bytes of the file, and gives their room on the disk

@@ -42,6 +42,14 @@ type format func(b, line []byte, whole bool, stream, at string) []byte
 // Open opens the log that l names for appending; it is made, with mode 0640, if
 // it is not there.
 func Open(l stdio.Logger) (*Log, error) {
+	log := newLog(l)
+	if err := log.open(); err != nil {
+		return nil, err
+	}
+	return log, nil
+}
+
+func newLog(l stdio.Logger) *Log {
 	log := &Log{
 		path:    l.Log,
 		append:  stdio.AppendRecord,
@@ -51,10 +59,7 @@ func Open(l stdio.Logger) (*Log, error) {
 	if l.Driver == stdio.CRI {
 		log.append, log.maxSize = appendCRI, -1
 	}
-	if err := log.open(); err != nil {
-		return nil, err
-	}
-	return log, nil
+	return log
 }
 
 func (l *Log) open() error {
@@ -62,6 +67,11 @@ func (l *Log) open() error {
 	if err != nil {
 		return fmt.Errorf("open log: %w", err)
 	}
+	return l.use(f)
+}
+
+// use has l write to f, which is closed where that fails.
+func (l *Log) use(f *os.File) error {
 	st, err := f.Stat()
 	if err != nil {
 		f.Close()

@@ -37,6 +37,9 @@ type Cgroups struct {
 	lines string // of /proc/PID/cgroup
 }
 
+// Fields lists the fields of Cgroups, for a process that takes over.
+func (c *Cgroups) Fields(w *wire.Codec) { w.String(1, &c.lines) }
+
 // Of finds the cgroups that pid is in. errdefs.ErrNotFound when it has ended.
 func Of(pid int) (*Cgroups, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))

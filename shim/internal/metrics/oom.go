@@ -7,6 +7,11 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/internal/wire"
+	"github.com/gantryd/gantry/shim/internal/gate"
+	"github.com/gantryd/gantry/shim/internal/heritage"
+	"github.com/gantryd/gantry/shim/internal/stream"
 )
 
 // OOMs is how many processes the kernel has killed in the cgroup for want of memory.
@@ -21,91 +26,132 @@ func (c *Cgroups) OOMs() uint64 {
 	return paths.of("memory").table("memory.oom_control")["oom_kill"]
 }
 
-// WatchOOM calls tell, in a goroutine of its own, whenever the kernel runs out
-// of memory in the cgroup and kills, and at once if it has killed before. stop
-// ends that and waits for it.
-func (c *Cgroups) WatchOOM(tell func()) (stop func(), err error) {
+// OOMWatch watches for the kernel running out of memory in a cgroup, and killing.
+type OOMWatch struct {
+	group group         // whose memory it is
+	v2    bool          // the group is of cgroup v2
+	file  *os.File      // can be read when there may be news
+	told  uint64        // kills that were told (cgroup v2)
+	done  chan struct{} // closed when the watch has ended
+}
+
+// WatchOOM has tell called, inside g, whenever the kernel kills for want of memory,
+// and at once if it has killed before.
+func (c *Cgroups) WatchOOM(g *gate.Gate, tell func()) (*OOMWatch, error) {
 	paths, err := c.paths()
 	if err != nil {
 		return nil, err
 	}
-	var w *oomWatch
-	if unified() {
-		w, err = watchV2(paths.of(unifiedName))
+	w := &OOMWatch{v2: unified(), done: make(chan struct{})}
+	if w.v2 {
+		w.group = paths.of(unifiedName)
+		err = w.watchV2()
 	} else {
-		w, err = watchV1(paths.of("memory"))
+		w.group = paths.of("memory")
+		err = w.watchV1()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("watch memory: %w", err)
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if c.OOMs() > 0 {
-			tell()
-		}
-		w.run(tell)
-	}()
-	return func() {
-		w.file.Close()
-		<-done
-	}, nil
-}
-
-// oomWatch is a descriptor that can be read when there may be news.
-type oomWatch struct {
-	file *os.File
-	news func() bool // says whether there are
-}
-
-func (w *oomWatch) run(tell func()) {
-	var b [64]byte // an eventfd's number, or inotify events
-	for {
-		if _, err := w.file.Read(b[:]); err != nil {
-			return
-		}
-		if w.news() {
-			tell()
-		}
+	if c.OOMs() > 0 {
+		tell()
 	}
+	go w.run(g, tell)
+	return w, nil
+}
+
+// OOMState is what another process needs to go on with an OOMWatch.
+type OOMState struct {
+	file  int32
+	told  uint64
+	group string
+	v2    bool
+}
+
+// Fields lists the fields of OOMState.
+func (m *OOMState) Fields(c *wire.Codec) {
+	wire.Uint(c, 1, &m.file)
+	wire.Uint(c, 2, &m.told)
+	c.String(3, &m.group)
+	c.Bool(4, &m.v2)
+}
+
+// State is the watch's state while its gate is closed.
+func (w *OOMWatch) State(files *heritage.Files) *OOMState {
+	return &OOMState{files.FD(w.file), w.told, string(w.group), w.v2}
+}
+
+// ResumeOOM goes on with the watch of st.
+func ResumeOOM(st *OOMState, heir *heritage.Heir, g *gate.Gate, tell func()) *OOMWatch {
+	w := &OOMWatch{group: group(st.group), v2: st.v2, file: heir.File(st.file, "oom"), told: st.told, done: make(chan struct{})}
+	go w.run(g, tell)
+	return w
+}
+
+// Stop ends the watch.
+func (w *OOMWatch) Stop() {
+	w.file.Close()
+	<-w.done
+}
+
+func (w *OOMWatch) run(g *gate.Gate, tell func()) {
+	defer close(w.done)
+	var b [64]byte // an eventfd's number, or inotify events
+	stream.Await(w.file, g, func(fd int) (ended bool) {
+		for {
+			switch _, err := unix.Read(fd, b[:]); {
+			case err == unix.EINTR, err == nil && !w.news():
+			case err == nil:
+				tell()
+			default:
+				return err != unix.EAGAIN
+			}
+		}
+	})
 }
 
 // watchV1 has the kernel count OOMs into an eventfd (cgroup-v1/memory, "OOM
 // Control"). It counts once more when the cgroup is removed.
-func watchV1(g group) (*oomWatch, error) {
-	control, err := os.Open(filepath.Join(string(g), "memory.oom_control"))
+func (w *OOMWatch) watchV1() error {
+	control, err := os.Open(filepath.Join(string(w.group), "memory.oom_control"))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer control.Close()
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
-		return nil, os.NewSyscallError("eventfd", err)
+		return os.NewSyscallError("eventfd", err)
 	}
-	f := os.NewFile(uintptr(fd), "oom")
+	w.file = os.NewFile(uintptr(fd), "oom")
 	line := fmt.Appendf(nil, "%d %d", fd, control.Fd())
-	if err := os.WriteFile(filepath.Join(string(g), "cgroup.event_control"), line, 0); err != nil {
-		return nil, errors.Join(err, f.Close())
+	if err := os.WriteFile(filepath.Join(string(w.group), "cgroup.event_control"), line, 0); err != nil {
+		return errors.Join(err, w.file.Close())
 	}
-	return &oomWatch{f, func() bool { return g.read("memory.oom_control") != "" }}, nil
+	return nil
 }
 
-// watchV2 reads memory.events whenever it changes.
-func watchV2(g group) (*oomWatch, error) {
+// watchV2 has memory.events be read whenever it changes.
+func (w *OOMWatch) watchV2() error {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
-		return nil, os.NewSyscallError("inotify_init1", err)
+		return os.NewSyscallError("inotify_init1", err)
 	}
-	f := os.NewFile(uintptr(fd), "oom")
-	file := filepath.Join(string(g), "memory.events")
+	w.file = os.NewFile(uintptr(fd), "oom")
+	file := filepath.Join(string(w.group), "memory.events")
 	if _, err := unix.InotifyAddWatch(fd, file, unix.IN_MODIFY); err != nil {
-		return nil, errors.Join(&os.PathError{Op: "watch", Path: file, Err: err}, f.Close())
+		return errors.Join(&os.PathError{Op: "watch", Path: file, Err: err}, w.file.Close())
 	}
-	told := g.table("memory.events")["oom_kill"]
-	return &oomWatch{f, func() bool {
-		n := g.table("memory.events")["oom_kill"]
-		more := n > told
-		told = max(n, told)
-		return more
-	}}, nil
+	w.told = w.group.table("memory.events")["oom_kill"]
+	return nil
+}
+
+// news says whether the kernel has killed since it was last asked.
+func (w *OOMWatch) news() bool {
+	if !w.v2 {
+		return w.group.read("memory.oom_control") != ""
+	}
+	n := w.group.table("memory.events")["oom_kill"]
+	more := n > w.told
+	w.told = max(n, w.told)
+	return more
 }

@@ -6,12 +6,13 @@ package stream
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantryd/gantry/shim/internal/gate"
 )
 
 const (
@@ -41,22 +42,39 @@ type Sink interface {
 	Drained()
 }
 
-// Copy reads f until its end and hands everything to s. f must be pollable. The
-// end of a terminal whose other side is closed (EIO) is an end too. Between
-// reads it holds no buffer.
-func Copy(s Sink, f *os.File) error {
+// Copy reads f until its end and hands everything to s, inside g. f must be
+// pollable. The end of a terminal whose other side is closed (EIO) is an end too.
+// Between reads it holds no buffer.
+func Copy(s Sink, f *os.File, g *gate.Gate) error {
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return err
 	}
-	c := copier{sink: s}
-	err = raw.Read(c.ready)
-	s.Drained()
-	if err == nil {
+	c := copier{sink: s, gate: g}
+	if err = raw.Read(c.ready); err == nil {
 		err = c.err
 	}
 	if err != nil && isClosed(f) {
 		return nil
+	}
+	return err
+}
+
+// Await calls try, inside g, whenever f may be readable, until it says that it is
+// done. f must be pollable, and try must not wait. When f is closed, the error is
+// os.ErrClosed.
+func Await(f *os.File, g *gate.Gate, try func(fd int) (done bool)) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	err = raw.Read(func(fd uintptr) bool {
+		g.Enter()
+		defer g.Leave()
+		return try(int(fd))
+	})
+	if err != nil && isClosed(f) {
+		return os.ErrClosed
 	}
 	return err
 }
@@ -69,9 +87,9 @@ func isClosed(f *os.File) bool {
 }
 
 type copier struct {
+	reader
 	sink Sink
-	err  error
-	fed  bool // a writer was there once
+	gate *gate.Gate
 
 	came  int  // bytes since the stream was last waited for
 	asked bool // roomy is known
@@ -111,46 +129,70 @@ func makeRoom(fd uintptr) bool {
 	return err == nil
 }
 
-// ready reads what is there; it says whether the stream has ended. A fifo that no
-// writer has opened yet reads as one that has ended does, but poll(2) tells the two
-// apart (fs/pipe.c: POLLHUP needs a writer that came and went).
+// ready reads what is there; it says whether the stream has ended. Between two reads
+// it is outside of the gate, so that output without a pause keeps nobody waiting.
 func (c *copier) ready(fd uintptr) bool {
-	if !c.fed && !readable(fd) {
-		c.sink.Drained()
-		return false
-	}
 	p := small.Get().(*[]byte)
 	defer func() { put(p) }()
 	for {
-		buf := *p
-		n, err := unix.Read(int(fd), buf)
+		n, ended := c.once(int(fd), *p)
 		switch {
-		case err == unix.EINTR:
-		case err == unix.EAGAIN:
-			if c.pause(fd) {
-				continue
-			}
+		case n == 0 && !ended && c.pause(fd):
+		case n == 0:
+			c.gate.Enter()
+			defer c.gate.Leave()
 			c.sink.Drained()
-			return false
-		case err == unix.EIO || n == 0:
-			return true
-		case err != nil:
-			c.err = fmt.Errorf("read: %w", err)
-			return true
-		default:
-			c.fed = true
-			c.came += n
-			c.sink.Write(buf[:n])
-			if n == smallBuf {
-				put(p)
-				p = large.Get().(*[]byte)
-			}
+			return ended
+		case n == smallBuf:
+			put(p)
+			p = large.Get().(*[]byte)
 		}
 	}
 }
 
-// readable says whether a read would not wait: there is something, or the end.
-func readable(fd uintptr) bool {
+func (c *copier) once(fd int, buf []byte) (n int, ended bool) {
+	c.gate.Enter()
+	defer c.gate.Leave()
+	n, ended = c.read(fd, buf)
+	if n > 0 {
+		c.sink.Write(buf[:n])
+	}
+	c.came += n
+	return n, ended
+}
+
+// reader reads from one descriptor that does not block.
+type reader struct {
+	fed bool // a writer was there once
+	err error
+}
+
+// read reads once; nothing, and no end, is what there is to read just now. A fifo
+// that no writer has opened yet reads as one that has ended does, but poll(2) tells
+// the two apart (fs/pipe.c: POLLHUP needs a writer that came and went).
+func (r *reader) read(fd int, buf []byte) (n int, ended bool) {
+	if !r.fed && !Readable(fd) {
+		return 0, false
+	}
+	err := error(unix.EINTR)
+	for err == unix.EINTR {
+		n, err = unix.Read(fd, buf)
+	}
+	switch {
+	case err == unix.EAGAIN:
+		return 0, false
+	case err == unix.EIO:
+		return 0, true
+	case err != nil:
+		r.err = fmt.Errorf("read: %w", err)
+		return 0, true
+	}
+	r.fed = true
+	return n, n == 0
+}
+
+// Readable says whether a read would not wait: there is something, or the end.
+func Readable(fd int) bool {
 	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	for {
 		n, err := unix.Poll(p, 0)
@@ -159,42 +201,6 @@ func readable(fd uintptr) bool {
 		}
 	}
 }
-
-// AwaitReadable waits until f, which must be pollable, can be read or has ended.
-func AwaitReadable(f *os.File) error {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	return raw.Read(readable)
-}
-
-// Pump copies src to dst, waiting for dst, until either ends; the first error is
-// returned, the end of src is none.
-func Pump(dst io.Writer, src *os.File) error {
-	s := &pump{dst: dst, src: src}
-	if err := Copy(s, src); err != nil {
-		return err
-	}
-	return s.err
-}
-
-type pump struct {
-	dst io.Writer
-	src *os.File
-	err error
-}
-
-func (p *pump) Write(b []byte) {
-	if p.err != nil {
-		return
-	}
-	if _, err := p.dst.Write(b); err != nil {
-		p.err = err
-	}
-}
-
-func (p *pump) Drained() {}
 
 // OutPipe is a pipe whose read end is ours, and pollable; the container writes.
 // Neither end outlives an exec.
@@ -240,35 +246,43 @@ func Repoll(f *os.File) (*os.File, error) {
 	return Pollable(fd, f.Name()), nil
 }
 
-// Accept waits on the listening socket l for a client; the connection is
-// pollable. After l is closed the error is os.ErrClosed.
-func Accept(l *os.File) (*os.File, error) {
-	raw, err := l.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	var fd int
-	var aerr error
-	err = raw.Read(func(lfd uintptr) bool {
-		for {
-			fd, _, aerr = unix.Accept4(int(lfd), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-			switch aerr {
-			case unix.EINTR, unix.ECONNABORTED:
-				continue
-			case unix.EAGAIN:
-				return false
+// Accept hands every client of the listening socket l to welcome, inside g; the
+// connections are pollable. After l is closed the error is os.ErrClosed.
+func Accept(l *os.File, g *gate.Gate, welcome func(conn *os.File)) error {
+	for {
+		var conn *os.File
+		var aerr error
+		err := Await(l, g, func(fd int) bool {
+			if conn, aerr = accept(fd); conn != nil {
+				welcome(conn)
 			}
-			return true
+			return aerr != unix.EAGAIN
+		})
+		if err = errors.Join(err, aerr); err != nil {
+			return fmt.Errorf("accept: %w", err)
 		}
+	}
+}
+
+// AcceptOne waits for one client of the listening socket l.
+func AcceptOne(l *os.File) (conn *os.File, err error) {
+	var aerr error
+	err = Await(l, nil, func(fd int) bool {
+		conn, aerr = accept(fd)
+		return aerr != unix.EAGAIN
 	})
-	if err != nil {
-		if isClosed(l) {
-			err = os.ErrClosed
+	return conn, errors.Join(err, aerr)
+}
+
+func accept(fd int) (*os.File, error) {
+	for {
+		conn, _, err := unix.Accept4(fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		switch err {
+		case nil:
+			return os.NewFile(uintptr(conn), "client"), nil
+		case unix.EINTR, unix.ECONNABORTED:
+		default:
+			return nil, err
 		}
-		return nil, err
 	}
-	if aerr != nil {
-		return nil, fmt.Errorf("accept: %w", aerr)
-	}
-	return os.NewFile(uintptr(fd), "client"), nil
 }

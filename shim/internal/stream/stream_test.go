@@ -35,7 +35,7 @@ func TestCopyCarriesAllAndTellsWhenItIsDrained(t *testing.T) {
 	defer ours.Close()
 	c := &collector{news: make(chan struct{}, 100)}
 	done := make(chan error, 1)
-	go func() { done <- Copy(c, ours) }()
+	go func() { done <- Copy(c, ours, nil) }()
 	fmt.Fprint(theirs, "a line\n")
 	<-c.news // nothing more is there, and the end has not come
 	big := bytes.Repeat([]byte("0123456789"), 100_000)
@@ -77,7 +77,7 @@ func TestAFastStreamGetsALargerPipe(t *testing.T) {
 			}
 			c := &collector{news: make(chan struct{}, 100)}
 			done := make(chan error, 1)
-			go func() { done <- Copy(c, ours) }()
+			go func() { done <- Copy(c, ours, nil) }()
 			<-c.news
 			size, err := unix.FcntlInt(theirs.Fd(), unix.F_GETPIPE_SZ, 0)
 			if err != nil || size != row.size {
@@ -98,7 +98,7 @@ func TestClosingEndsACopy(t *testing.T) {
 	}
 	defer theirs.Close()
 	done := make(chan error, 1)
-	go func() { done <- Copy(&collector{}, ours) }()
+	go func() { done <- Copy(&collector{}, ours, nil) }()
 	time.Sleep(10 * time.Millisecond)
 	ours.Close()
 	if err := <-done; err != nil {
@@ -119,7 +119,7 @@ func TestAFifoThatNobodyHasOpenedIsNotAtItsEnd(t *testing.T) {
 	defer r.Close()
 	c := &collector{}
 	done := make(chan error, 1)
-	go func() { done <- Copy(c, r) }()
+	go func() { done <- Copy(c, r, nil) }()
 	select {
 	case err := <-done:
 		t.Fatalf("the copy has ended: %v", err)
@@ -146,7 +146,7 @@ func TestPumpGoesOnReadingWhenItsReaderIsGone(t *testing.T) {
 	defer dst.Close()
 	gone.Close()
 	done := make(chan error, 1)
-	go func() { done <- Pump(dst, ours) }()
+	go func() { done <- (&Pump{Dst: dst, Src: ours}).Run() }()
 	if _, err := theirs.Write(make([]byte, 1<<20)); err != nil {
 		t.Errorf("the writer is held up: %v", err)
 	}

@@ -33,19 +33,37 @@ type frame struct {
 }
 
 func readFrame(r *bufio.Reader) (frame, error) {
-	var h [headerLen]byte
-	if _, err := io.ReadFull(r, h[:]); err != nil {
+	h := make([]byte, headerLen)
+	if _, err := io.ReadFull(r, h); err != nil {
 		return frame{}, err
 	}
-	n := binary.BigEndian.Uint32(h[:4])
-	if n > maxData {
-		return frame{}, fmt.Errorf("read frame: %d bytes, at most %d", n, maxData)
+	size, err := frameSize(h)
+	if err != nil {
+		return frame{}, err
 	}
-	f := frame{stream: binary.BigEndian.Uint32(h[4:8]), typ: h[8], data: make([]byte, n)}
-	if _, err := io.ReadFull(r, f.data); err != nil {
+	b := append(h, make([]byte, size-headerLen)...)
+	if _, err := io.ReadFull(r, b[headerLen:]); err != nil {
 		return frame{}, fmt.Errorf("read frame: %w", err)
 	}
-	return f, nil
+	return frameOf(b), nil
+}
+
+// frameSize is the size of the frame that b begins with, 0 where b is too short to
+// tell.
+func frameSize(b []byte) (int, error) {
+	if len(b) < headerLen {
+		return 0, nil
+	}
+	n := binary.BigEndian.Uint32(b)
+	if n > maxData {
+		return 0, fmt.Errorf("read frame: %d bytes, at most %d", n, maxData)
+	}
+	return headerLen + int(n), nil
+}
+
+// frameOf is the frame that b is, and shares b.
+func frameOf(b []byte) frame {
+	return frame{stream: binary.BigEndian.Uint32(b[4:8]), typ: b[8], data: b[headerLen:]}
 }
 
 // appendFrame encodes m as one frame behind b.

@@ -1,17 +1,19 @@
 package ttrpc
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/gantryd/gantry/internal/wire"
+	"github.com/gantryd/gantry/shim/internal/gate"
 	"github.com/gantryd/gantry/shim/internal/stream"
 )
 
@@ -21,6 +23,7 @@ type Call struct {
 	Method   string
 	Payload  []byte
 	Metadata map[string]string // of a repeated key, the last value
+	Resumed  bool              // began in another process, which handed it over
 }
 
 // Handler answers one call. A nil message is an empty one; an error that is no
@@ -34,6 +37,7 @@ const unknown = 2
 type Server struct {
 	listener *os.File
 	handle   Handler
+	gate     *gate.Gate
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
@@ -41,31 +45,34 @@ type Server struct {
 }
 
 // NewServer serves on listener, a listening unix socket that does not block and
-// that the server now owns.
-func NewServer(listener *os.File, h Handler) *Server {
-	return &Server{listener: listener, handle: h, conns: map[*conn]struct{}{}}
+// that the server now owns. A call is inside g from its first byte to the last of
+// its answer, but for what h is outside.
+func NewServer(listener *os.File, h Handler, g *gate.Gate) *Server {
+	return &Server{listener: listener, handle: h, gate: g, conns: map[*conn]struct{}{}}
 }
 
 // Serve accepts until Stop. A peer of another user is turned away.
 func (s *Server) Serve() error {
-	for {
-		f, err := stream.Accept(s.listener)
-		if errors.Is(err, os.ErrClosed) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+	err := stream.Accept(s.listener, s.gate, func(f *os.File) {
 		if !sameUser(f) {
 			f.Close()
-			continue
+			return
 		}
-		c := &conn{file: f}
-		s.mu.Lock()
-		s.conns[c] = struct{}{}
-		s.mu.Unlock()
-		go s.serve(c)
+		go s.serve(s.connect(f))
+	})
+	if errors.Is(err, os.ErrClosed) {
+		return nil
 	}
+	return err
+}
+
+func (s *Server) connect(f *os.File) *conn {
+	c := &conn{file: f, calls: map[*inFlight]struct{}{}}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conns[c] = struct{}{}
+	return c
 }
 
 // Stop ends Serve. Connections go on.
@@ -90,56 +97,131 @@ func (s *Server) Close(grace time.Duration) {
 
 // conn is one client; frames of its answers are written whole.
 type conn struct {
-	file *os.File
-	mu   sync.Mutex // held while a frame is written
+	file   *os.File
+	ctx    context.Context // of its calls: it ends with the connection
+	cancel func()
+	in     []byte                 // read, and not yet a whole frame; its reader's
+	mu     sync.Mutex             // held while a frame is written
+	calls  map[*inFlight]struct{} // guarded by the server's lock
 }
 
+// inFlight is a call that has no answer yet.
+type inFlight struct {
+	stream   uint32
+	data     []byte    // the request
+	deadline time.Time // of the call; zero without
+	resumed  bool
+}
+
+// serve reads calls until the client is gone.
 func (s *Server) serve(c *conn) {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer func() {
-		cancel()
-		c.file.Close()
-		s.mu.Lock()
-		delete(s.conns, c)
-		s.mu.Unlock()
-	}()
-	r := bufio.NewReaderSize(c.file, 512)
+	stream.Await(c.file, s.gate, func(fd int) (ended bool) {
+		more, err := true, error(nil)
+		for more && err == nil {
+			more, err = s.read(c, fd)
+		}
+		return err != nil
+	})
+	s.gate.Enter()
+	defer s.gate.Leave()
+	s.disconnect(c)
+}
+
+func (s *Server) disconnect(c *conn) {
+	c.cancel()
+	c.file.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+}
+
+// minRead is what most requests fit in, in bytes.
+const minRead = 512
+
+// read reads once and begins the calls that are whole; it says whether there may be
+// more to read. An error is the end of the connection.
+func (s *Server) read(c *conn, fd int) (more bool, err error) {
+	room := minRead
+	if size, err := frameSize(c.in); err != nil {
+		return false, err
+	} else if size > 0 {
+		room = size - len(c.in)
+	}
+	buf := slices.Grow(c.in, room)
+	n, err := unix.Read(fd, buf[len(buf):cap(buf)])
+	switch {
+	case err == unix.EINTR:
+		return true, nil
+	case err == unix.EAGAIN:
+		return false, nil
+	case err != nil:
+		return false, err
+	case n == 0:
+		return false, io.EOF
+	}
+	c.in = buf[:len(buf)+n]
+	return true, s.cut(c)
+}
+
+// cut begins the calls whose frames are whole.
+func (s *Server) cut(c *conn) error {
 	for {
-		f, err := readFrame(r)
-		if err != nil {
-			return
+		size, err := frameSize(c.in)
+		if err != nil || size == 0 || len(c.in) < size {
+			return err
+		}
+		f := frameOf(c.in[:size:size])
+		if c.in = c.in[size:]; len(c.in) == 0 {
+			c.in = nil
 		}
 		if f.typ != typeRequest {
 			continue // data of streams, which no service here has
 		}
-		s.calls.Add(1)
-		go func() {
-			defer s.calls.Done()
-			s.answer(ctx, c, f)
-		}()
+		s.gate.Join()
+		s.begin(c, &inFlight{stream: f.stream, data: f.data}, func() {})
 	}
 }
 
-func (s *Server) answer(ctx context.Context, c *conn, f frame) {
-	out := appendFrame(nil, f.stream, typeResponse, s.call(ctx, f.data))
+// begin has a call answered, once enter has let it inside the gate.
+func (s *Server) begin(c *conn, call *inFlight, enter func()) {
+	s.mu.Lock()
+	c.calls[call] = struct{}{}
+	s.mu.Unlock()
+	s.calls.Add(1)
+	go func() {
+		defer s.calls.Done()
+		enter()
+		defer s.gate.Leave()
+		s.answer(c, call)
+	}()
+}
+
+func (s *Server) answer(c *conn, call *inFlight) {
+	out := appendFrame(nil, call.stream, typeResponse, s.call(c.ctx, call))
+	s.mu.Lock()
+	delete(c.calls, call)
+	s.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, err := c.file.Write(out); err != nil {
-		c.file.Close() // ends serve; the client dials again
+		s.disconnect(c) // the client dials again
 	}
 }
 
-func (s *Server) call(ctx context.Context, data []byte) *response {
+func (s *Server) call(ctx context.Context, flight *inFlight) *response {
 	var req request
-	if err := wire.Unmarshal(data, &req); err != nil {
+	if err := wire.Unmarshal(flight.data, &req); err != nil {
 		return failure(fmt.Errorf("decode request: %w", err))
 	}
-	if req.timeout > 0 {
+	if req.timeout > 0 && flight.deadline.IsZero() {
+		flight.deadline = time.Now().Add(time.Duration(req.timeout))
+	}
+	if !flight.deadline.IsZero() {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Duration(req.timeout))
+		ctx, cancel = context.WithDeadline(ctx, flight.deadline)
 		defer cancel()
 	}
-	call := &Call{Service: req.service, Method: req.method, Payload: req.payload}
+	call := &Call{Service: req.service, Method: req.method, Payload: req.payload, Resumed: flight.resumed}
 	if len(req.metadata) > 0 {
 		call.Metadata = make(map[string]string, len(req.metadata))
 		for _, kv := range req.metadata {

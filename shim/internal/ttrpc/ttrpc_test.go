@@ -34,7 +34,7 @@ func serve(t *testing.T, h Handler) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewServer(l, h)
+	s := NewServer(l, h, nil)
 	done := make(chan error, 1)
 	go func() { done <- s.Serve() }()
 	t.Cleanup(func() {
