@@ -1,7 +1,11 @@
 package torture
 
 import (
+	"context"
 	"fmt"
+	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -14,10 +18,12 @@ import (
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	transferapi "github.com/containerd/containerd/api/services/transfer/v1"
 	transfertypes "github.com/containerd/containerd/api/types/transfer"
+	"github.com/containerd/ttrpc"
 	"github.com/containerd/typeurl/v2"
 	"github.com/opencontainers/go-digest"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
 )
 
 // nativeOperations are what clients of lifecycle do.
@@ -109,6 +115,19 @@ var nativeOperations = []operation{
 				s.fine("delete the exec", err)
 			}
 			s.fine("exec again", s.execTask())
+		},
+	},
+	{
+		name: "handover of a shim", prepare: (*stage).taskRuns, shim: true,
+		do: (*stage).handOver,
+		again: func(s *stage, err error) {
+			if s.killed {
+				s.exits(137)
+				return
+			}
+			s.fine("hand over", err)
+			s.taskIs("running")
+			s.fine("exec", s.execTask())
 		},
 	},
 	{
@@ -291,6 +310,22 @@ func (s *stage) taskRuns() {
 	s.recorded()
 	s.fine("create", s.task())
 	s.fine("start", s.startTask())
+}
+
+// handOver has the task's shim hand itself over. Where the shim is killed, whoever
+// asked is told that the connection has ended.
+func (s *stage) handOver() error {
+	address, err := os.ReadFile(filepath.Join(s.daemon.State, "containerd", "io.containerd.runtime.v2.task", ours, s.name, "address"))
+	if err != nil {
+		return err
+	}
+	conn, err := net.Dial("unix", strings.TrimPrefix(string(address), "unix://"))
+	if err != nil {
+		return err
+	}
+	client := ttrpc.NewClient(conn)
+	defer client.Close()
+	return client.Call(context.Background(), "gantry.shim.v1.Shim", "Upgrade", &emptypb.Empty{}, &emptypb.Empty{})
 }
 
 func (s *stage) killTask() error {
