@@ -144,11 +144,15 @@ func answer(w io.Writer, f form, address string) error {
 // maxSocketPath is what fits into a sockaddr_un (unix(7)), whoever dials.
 const maxSocketPath = 107
 
-// socketPath is where the shim listens. Its name comes from what must not be shared: daemon, namespace, and container or pod.
+// socketPath is where the shim listens: in dir, or in "s" beside the daemon's
+// own socket, which is /run/containerd/s for a stock containerd. Its name comes
+// from what must not be shared: daemon, namespace, and container or pod.
 func (a *args) socketPath(dir string) string {
 	sum := sha256.Sum256([]byte(a.Address + "\x00" + a.Namespace + "\x00" + a.group()))
 	name := hex.EncodeToString(sum[:16])
-	dir = a.socketDir(dir)
+	if dir == "" && a.Address != "" {
+		dir = filepath.Join(filepath.Dir(strings.TrimPrefix(a.Address, "unix://")), "s")
+	}
 	if path := filepath.Join(dir, name); dir != "" && len(path) <= maxSocketPath {
 		return path
 	}

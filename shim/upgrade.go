@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -83,32 +82,56 @@ func patiently(ctx context.Context, f func() error) error {
 }
 
 // upgradeAll has every shim of a daemon take up the program that is now where it was
-// started from. Foreign shims are passed over.
+// started from.
 func upgradeAll(a args, stdout io.Writer) error {
 	if a.Address == "" {
 		return errors.New("upgrade: want -address, the gRPC socket of the daemon whose shims are meant")
 	}
-	dir := a.socketDir("")
-	sockets, err := os.ReadDir(dir)
+	sockets, err := socketsOf(a.Address)
 	if err != nil {
 		return fmt.Errorf("upgrade: find shims: %w", err)
 	}
 	var failed []error
 	for _, socket := range sockets {
-		if socket.Type() != fs.ModeSocket {
-			continue
-		}
-		path := filepath.Join(dir, socket.Name())
-		r, err := upgradeOne(path)
+		r, err := upgradeOne(socket)
 		switch st, ok := errors.AsType[*ttrpc.Status](err); {
 		case err == nil:
 			fmt.Fprintf(stdout, "%d %s\n", r.pid, r.version)
-		case ok && st.Code == unimplemented, errors.Is(err, unix.ECONNREFUSED):
+		case ok && st.Code == unimplemented: // from before there were upgrades
+		case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ENOENT): // it has ended
 		default:
-			failed = append(failed, fmt.Errorf("upgrade shim at %s: %w", path, err))
+			failed = append(failed, fmt.Errorf("upgrade shim at %s: %w", socket, err))
 		}
 	}
 	return errors.Join(failed...)
+}
+
+// socketsOf is where the shims of the daemon at address listen. Their command lines
+// say it: which directory their sockets are in is for each daemon to choose.
+func socketsOf(address string) ([]string, error) {
+	processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return nil, err
+	}
+	var sockets []string
+	for _, process := range processes {
+		line, err := os.ReadFile(process)
+		if err != nil {
+			continue // ended meanwhile
+		}
+		argv := strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
+		if filepath.Base(argv[0]) != filepath.Base(os.Args[0]) {
+			continue
+		}
+		if a, err := parseArgs(argv[1:]); err == nil && a.SocketPath != "" && sameAddress(a.Address, address) {
+			sockets = append(sockets, a.SocketPath)
+		}
+	}
+	return sockets, nil
+}
+
+func sameAddress(a, b string) bool {
+	return strings.TrimPrefix(a, "unix://") == strings.TrimPrefix(b, "unix://")
 }
 
 // unimplemented is google.rpc.Code UNIMPLEMENTED.
@@ -122,13 +145,4 @@ func upgradeOne(path string) (*upgradeResponse, error) {
 	defer c.Close()
 	r := &upgradeResponse{}
 	return r, c.Call(shimV1, "Upgrade", &taskapi.Empty{}, r, upgradePatience+tryTimeout)
-}
-
-// socketDir is where shims of the daemon listen: in dir, or in "s" beside the
-// daemon's own socket, which is /run/containerd/s for a stock containerd.
-func (a *args) socketDir(dir string) string {
-	if dir == "" && a.Address != "" {
-		dir = filepath.Join(filepath.Dir(strings.TrimPrefix(a.Address, "unix://")), "s")
-	}
-	return dir
 }

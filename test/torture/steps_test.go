@@ -311,7 +311,10 @@ func (w *world) inventory(n *native) map[string]int {
 		pids, _ := os.ReadFile(file)
 		for pid := range strings.FieldsSeq(string(pids)) {
 			cmd, _ := os.ReadFile(filepath.Join("/proc", pid, "cmdline"))
-			if text := strings.ReplaceAll(string(cmd), "\x00", " "); text != "" && !strings.HasPrefix(text, "sleep 0.05") && !strings.Contains(text, "echo $i") && !strings.HasPrefix(text, "/proc/self/exe") {
+			text := strings.ReplaceAll(string(cmd), "\x00", " ")
+			text, _, _ = strings.Cut(text, " -wait")   // a shim that was started ahead,
+			text, _, _ = strings.Cut(text, " -resume") // and one that has handed itself over
+			if text != "" && !strings.HasPrefix(text, "sleep 0.05") && !strings.Contains(text, "echo $i") && !strings.HasPrefix(text, "/proc/self/exe") {
 				add("process", text)
 			}
 		}
