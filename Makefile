@@ -41,7 +41,7 @@ torture-steps: deps build ## kill gantryd, and shims, at every step of every ope
 	$(GO) test -count 1 -v -timeout 0 -run AnyStep ./test/torture -args -limit 0 -points 0 -operation '$(OPERATION)'
 
 conformance: deps build ## run the suites of other projects against ours, and against theirs as a control
-	$(GO) test -count 1 -v -timeout 60m ./test/conformance/containerd -args -all
+	$(GO) test -p 1 -count 1 -v -timeout 2h ./test/conformance/... -args -all
 
 deps: ## install the Debian packages that the tests and the bench need
 	@.ci/deps
