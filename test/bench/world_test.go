@@ -39,13 +39,14 @@ type world struct {
 	bundle, plain             string // of the container that docker starts: with its seccomp profile, and without
 	sleeper, plainSleeper     string // the same of one that stays
 	ourDaemons, dockerDaemons []int
+	onDisk                    func() float64 // kilobytes of memory that the stores' blocks take
 }
 
 func newWorld(tb testing.TB, r *report) *world {
 	tb.Helper()
 	host := rig.Here(tb)
 	rig.Must(tb, host.Command("ip", "link", "set", "lo", "up"))
-	disk(tb)
+	onDisk := disk(tb)
 	bin := currentContainerd(tb)
 	r.machine = describe(tb, []tool{
 		{rig.DockerCLI(tb), "--version"},
@@ -64,7 +65,7 @@ func newWorld(tb testing.TB, r *report) *world {
 	archive := filepath.Join(dir, "busybox.tar")
 	rig.Must(tb, host.Command("skopeo", "copy", "-q", "--insecure-policy", "oci:"+rig.Busybox(tb), "docker-archive:"+archive+":"+busybox))
 
-	w := &world{host: host, registry: rig.StartRegistry(tb, host)}
+	w := &world{host: host, registry: rig.StartRegistry(tb, host), onDisk: onDisk}
 	w.ours(tb, archive)
 	w.stock(tb, archive, bin)
 	w.bundles(tb, dir)
@@ -75,14 +76,18 @@ func newWorld(tb testing.TB, r *report) *world {
 // directories, and so for everybody's stores. Its blocks are in memory, where a
 // sync takes about what it takes on a good disk and what other programs do with
 // the disk does not tell; they go with the mount.
-func disk(tb testing.TB) {
+//
+// onDisk is how many kilobytes of memory its blocks take, once all is written.
+func disk(tb testing.TB) (onDisk func() float64) {
 	tb.Helper()
 	const image, at = "/run/disk.img", "/run/disk" // /run is a tmpfs of this test
-	if err := os.WriteFile(image, nil, 0o600); err != nil {
+	f, err := os.OpenFile(image, os.O_CREATE|os.O_RDWR|os.O_EXCL, 0o600)
+	if err != nil {
 		tb.Fatal(err)
 	}
+	tb.Cleanup(func() { f.Close() })
 	defer os.Remove(image)
-	if err := os.Truncate(image, 4<<30); err != nil {
+	if err := f.Truncate(4 << 30); err != nil {
 		tb.Fatal(err)
 	}
 	if err := os.Mkdir(at, 0o755); err != nil {
@@ -96,6 +101,18 @@ func disk(tb testing.TB) {
 		}
 	})
 	tb.Setenv("TMPDIR", at)
+	return func() float64 {
+		dir, err := os.Open(at)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		defer dir.Close()
+		var st unix.Stat_t
+		if err := errors.Join(unix.Syncfs(int(dir.Fd())), unix.Fstat(int(f.Fd()), &st)); err != nil {
+			tb.Fatal(err)
+		}
+		return float64(st.Blocks) / 2
+	}
 }
 
 // currentContainerd builds the release of containerd that test/peers pins, which
