@@ -19,6 +19,7 @@ import (
 	contentapi "github.com/containerd/containerd/api/services/content/v1"
 	imagesapi "github.com/containerd/containerd/api/services/images/v1"
 	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
+	sandboxapi "github.com/containerd/containerd/api/services/sandbox/v1"
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/opencontainers/go-digest"
@@ -162,6 +163,10 @@ func (c *native) list(ns string) (all []string, err error) {
 	for _, k := range tasks.GetTasks() {
 		all = append(all, "task "+k.ID)
 	}
+	pods, perr := c.pods.List(ctx, &sandboxapi.StoreListRequest{})
+	for _, k := range pods.GetList() {
+		all = append(all, "sandbox "+k.SandboxID)
+	}
 	leases, lerr := c.leases.List(ctx, &leasesapi.ListRequest{})
 	for _, k := range leases.GetLeases() {
 		all = append(all, "lease "+k.ID)
@@ -193,7 +198,7 @@ func (c *native) list(ns string) (all []string, err error) {
 			*e = nil
 		}
 	}
-	return all, errors.Join(err, terr, lerr, ierr, serr, berr)
+	return all, errors.Join(err, terr, perr, lerr, ierr, serr, berr)
 }
 
 // checkProcesses proves that no shim is left.

@@ -18,6 +18,7 @@ import (
 	diffapi "github.com/containerd/containerd/api/services/diff/v1"
 	imagesapi "github.com/containerd/containerd/api/services/images/v1"
 	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
+	sandboxapi "github.com/containerd/containerd/api/services/sandbox/v1"
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	transferapi "github.com/containerd/containerd/api/services/transfer/v1"
@@ -55,6 +56,8 @@ type native struct {
 	images     imagesapi.ImagesClient
 	leases     leasesapi.LeasesClient
 	snapshots  snapshotsapi.SnapshotsClient
+	pods       sandboxapi.StoreClient
+	sandboxes  sandboxapi.ControllerClient
 	tasks      tasksapi.TasksClient
 	transfer   transferapi.TransferClient
 }
@@ -74,6 +77,7 @@ func newNative(w *world, n int) *native {
 		world: w, n: n, rand: w.rand(1000 + n), facts: map[string]*mind{},
 		containers: containersapi.NewContainersClient(conn), content: contentapi.NewContentClient(conn), diff: diffapi.NewDiffClient(conn),
 		images: imagesapi.NewImagesClient(conn), leases: leasesapi.NewLeasesClient(conn), snapshots: snapshotsapi.NewSnapshotsClient(conn),
+		pods: sandboxapi.NewStoreClient(conn), sandboxes: sandboxapi.NewControllerClient(conn),
 		tasks: tasksapi.NewTasksClient(conn), transfer: transferapi.NewTransferClient(conn),
 	}
 }

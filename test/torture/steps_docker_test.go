@@ -1,9 +1,11 @@
 package torture
 
 import (
+	"archive/tar"
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -195,6 +197,34 @@ var dockerOperations = []operation{
 				s.must("load again", s.load())
 			}
 			s.makesContainers(s.name)
+		},
+	},
+	{
+		name: "import",
+		do:   (*stage).importTar,
+		again: func(s *stage, err error) {
+			if err != nil {
+				s.must("import again", s.importTar())
+			}
+			s.makesContainers(s.name)
+			// A first image, made without an answer, has lost its name to the second.
+			s.must("prune images", s.post(`/images/prune?filters={"dangling":{"true":true}}`, nil))
+		},
+	},
+	{
+		name: "save", prepare: func(s *stage) { s.must("load", s.load()) },
+		do: func(s *stage) error { return s.whole("/images/" + s.name + ":latest/get") },
+		again: func(s *stage, _ error) {
+			s.must("save again", s.whole("/images/"+s.name+":latest/get"))
+			s.makesContainers(s.name)
+		},
+	},
+	{
+		name: "export", prepare: (*stage).running,
+		do: func(s *stage) error { return s.whole("/containers/" + s.name + "/export") },
+		again: func(s *stage, _ error) {
+			s.must("export again", s.whole("/containers/"+s.name+"/export"))
+			s.runs()
 		},
 	},
 	{
@@ -489,6 +519,35 @@ func (s *stage) load() error {
 		return fmt.Errorf("load was cut off: %q", out)
 	}
 	return nil
+}
+
+// importTar makes an image of the stage's name from the files of busybox.
+func (s *stage) importTar() error {
+	layer, _ := s.n.layer()
+	var out []byte
+	if err := s.d.call("POST", "/images/create?fromSrc=-&repo="+s.name+"&tag=latest", bytes.NewReader(layer), &out); err != nil {
+		return err
+	}
+	if !json.Valid(bytes.TrimSpace(out)) || bytes.Contains(out, []byte("errorDetail")) {
+		return fmt.Errorf("import: %q", out)
+	}
+	return nil
+}
+
+// whole asks for a tar, and reads it to its end.
+func (s *stage) whole(path string) error {
+	var out []byte
+	if err := s.d.call("GET", path, nil, &out); err != nil {
+		return err
+	}
+	r := tar.NewReader(bytes.NewReader(out))
+	for n := 0; ; n++ {
+		if _, err := r.Next(); err == io.EOF && n > 0 {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("%s: after %d entries: %w", path, n, err)
+		}
+	}
 }
 
 // tagged loads an image that can be pushed, removeTagged removes it.

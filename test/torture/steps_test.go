@@ -131,7 +131,7 @@ const shimName = "containerd-shim-gantry-v2"
 
 // performances are all operations with all victims, in any order.
 func performances(dice *rand.Rand) (all []*performance) {
-	for _, op := range slices.Concat(dockerOperations, nativeOperations) {
+	for _, op := range slices.Concat(dockerOperations, nativeOperations, sandboxOperations) {
 		if !strings.Contains(op.name, *only) {
 			continue
 		}
@@ -163,6 +163,9 @@ func (p *performance) all(t *testing.T) {
 	p.world.t = t
 	defer func() { p.world.t = was }()
 	calls := p.once(0)
+	if len(calls) == 0 {
+		t.Error("no step was seen")
+	}
 	if t.Failed() {
 		return
 	}
@@ -174,6 +177,7 @@ func (p *performance) all(t *testing.T) {
 		p.dice.Shuffle(len(at), func(i, j int) { at[i], at[j] = at[j], at[i] })
 		at = at[:*points]
 	}
+	t.Logf("%d of %d steps", len(at), len(calls))
 	for _, k := range at {
 		if p.once(k); t.Failed() {
 			return
