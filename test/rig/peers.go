@@ -100,17 +100,25 @@ type Containerd struct {
 	*Process
 	Dir, Address string
 	host         *Host
+	program      string
 }
 
 // StartContainerd starts Debian's containerd on host. Our shim is found in its PATH.
 func StartContainerd(t testing.TB, host *Host) *Containerd {
 	t.Helper()
+	return StartContainerdOf(t, host, Peer(t, "containerd"))
+}
+
+// StartContainerdOf starts the containerd at the path program.
+func StartContainerdOf(t testing.TB, host *Host, program string) *Containerd {
+	t.Helper()
 	host.Prefer(Bin(t))
 	dir := Dir(t)
 	state := runDir(t)
-	c := &Containerd{Dir: dir, Address: filepath.Join(state, "c.sock"), host: host}
-	config := fmt.Sprintf("version = 2\nroot = %q\nstate = %q\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\n  address = %q\n[ttrpc]\n  address = %q\n",
-		filepath.Join(dir, "r"), filepath.Join(state, "s"), c.Address, c.Address+".ttrpc")
+	c := &Containerd{Dir: dir, Address: filepath.Join(state, "c.sock"), host: host, program: program}
+	config := fmt.Sprintf("version = 2\nroot = %q\nstate = %q\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\n  address = %q\n[ttrpc]\n  address = %q\n"+
+		"[plugins.\"io.containerd.internal.v1.opt\"]\n  path = %q\n",
+		filepath.Join(dir, "r"), filepath.Join(state, "s"), c.Address, c.Address+".ttrpc", filepath.Join(dir, "opt"))
 	if err := os.WriteFile(filepath.Join(dir, "config.toml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +130,7 @@ func StartContainerd(t testing.TB, host *Host) *Containerd {
 // Start starts the daemon again on the same directories.
 func (c *Containerd) Start(t testing.TB) {
 	t.Helper()
-	cmd := c.host.Command(Peer(t, "containerd"), "-c", filepath.Join(c.Dir, "config.toml"))
+	cmd := c.host.Command(c.program, "-c", filepath.Join(c.Dir, "config.toml"))
 	c.Process = launch(t, filepath.Join(c.Dir, "containerd.log"), cmd)
 	Eventually(t, func() error { return answers(c.Address) })
 }
