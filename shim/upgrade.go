@@ -106,8 +106,9 @@ func upgradeAll(a args, stdout io.Writer) error {
 	return errors.Join(failed...)
 }
 
-// socketsOf is where the shims of the daemon at address listen. Their command lines
-// say it: which directory their sockets are in is for each daemon to choose.
+// socketsOf is where the shims of the daemon at address listen. Which directory that is
+// in is for each daemon to choose; but a shim's command line tells the daemon, and the
+// socket too, or it was started ahead and its bundle tells it, which it stands in.
 func socketsOf(address string) ([]string, error) {
 	processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
@@ -123,8 +124,17 @@ func socketsOf(address string) ([]string, error) {
 		if filepath.Base(argv[0]) != filepath.Base(os.Args[0]) {
 			continue
 		}
-		if a, err := parseArgs(argv[1:]); err == nil && a.SocketPath != "" && sameAddress(a.Address, address) {
-			sockets = append(sockets, a.SocketPath)
+		a, err := parseArgs(argv[1:])
+		if err != nil || a.command != "" || !sameAddress(a.Address, address) {
+			continue
+		}
+		socket := a.SocketPath
+		if socket == "" {
+			said, _ := os.ReadFile(filepath.Join(filepath.Dir(process), "cwd", "address"))
+			socket = strings.TrimPrefix(string(said), "unix://")
+		}
+		if socket != "" {
+			sockets = append(sockets, socket)
 		}
 	}
 	return sockets, nil

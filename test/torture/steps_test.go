@@ -201,9 +201,6 @@ func (p *performance) once(k int) (calls []string) {
 			what.Pid = running[0]
 		}
 	}
-	if p.victim == shimName && k > 0 {
-		s.killed = true
-	}
 	tr := p.trace(what)
 	err := p.op.do(s)
 	if p.victim == "gantryd" {
@@ -213,6 +210,7 @@ func (p *performance) once(k int) (calls []string) {
 		s.must("ping", s.d.sure("GET", "/_ping", nil, nil)) // lifecycle answers before the engine does
 	} else {
 		tr.end()
+		s.killed = tr.died
 	}
 	if k > 0 && tr.died {
 		s.what += ", " + tr.what[len(tr.what)-1]
@@ -316,8 +314,10 @@ func (w *world) inventory(n *native) map[string]int {
 		for pid := range strings.FieldsSeq(string(pids)) {
 			cmd, _ := os.ReadFile(filepath.Join("/proc", pid, "cmdline"))
 			text := strings.ReplaceAll(string(cmd), "\x00", " ")
-			text, _, _ = strings.Cut(text, " -wait")   // a shim that was started ahead,
-			text, _, _ = strings.Cut(text, " -resume") // and one that has handed itself over
+			if i := strings.Index(text, " -publish-binary "); i > 0 {
+				text = text[:i] // of a shim: what follows tells whether it was started ahead, and has handed itself over
+				text, _, _ = strings.Cut(text, " -socket ")
+			}
 			if text != "" && !strings.HasPrefix(text, "sleep 0.05") && !strings.Contains(text, "echo $i") && !strings.HasPrefix(text, "/proc/self/exe") {
 				add("process", text)
 			}

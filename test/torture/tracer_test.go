@@ -34,7 +34,7 @@ type tracer struct {
 	cmd  *exec.Cmd
 	out  *bufio.Reader
 	what []string // the calls that were counted
-	died bool     // who was to be killed
+	died bool     // the program that was to be killed, and not a child of it before its execve
 }
 
 // trace begins to trace.
@@ -99,15 +99,16 @@ var steps = map[uint64]struct {
 // tracing is the life of a tracer.
 type tracing struct {
 	traced
-	counts map[int]bool // by thread: whether its calls are counted
-	n      int
+	counts   map[int]bool // by thread: whether its calls are counted
+	programs map[int]bool // by process: whether it executed what is traced
+	n        int
 }
 
 // runTracer traces what the environment says until nothing is left to be traced,
 // or until it is killed.
 func runTracer() error {
 	runtime.LockOSThread() // what is traced knows one thread
-	tr := &tracing{counts: map[int]bool{}}
+	tr := &tracing{counts: map[int]bool{}, programs: map[int]bool{}}
 	if err := json.Unmarshal([]byte(os.Getenv(traceVar)), &tr.traced); err != nil {
 		return err
 	}
@@ -147,6 +148,7 @@ func (tr *tracing) seize() error {
 		return err
 	}
 	counts := tr.Follow == "" || filepath.Base(exe) == tr.Follow
+	tr.programs[tr.Pid] = counts
 	held := map[string]bool{}
 	for more := true; more; {
 		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", tr.Pid))
@@ -200,7 +202,7 @@ func (tr *tracing) stopped(tid int, status unix.WaitStatus) error {
 		if counts = tr.isWanted(tid); !counts {
 			return ptrace(unix.PTRACE_DETACH, tid, 0, 0)
 		}
-		tr.counts[tid] = counts
+		tr.counts[tid], tr.programs[tid] = counts, counts
 	case event == unix.PTRACE_EVENT_STOP && signal != unix.SIGTRAP:
 		return ptrace(unix.PTRACE_LISTEN, tid, 0, 0)
 	case event == 0:
@@ -269,7 +271,11 @@ func (tr *tracing) call(tid int) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println("killed", text)
+	if tr.programs[pid] {
+		fmt.Println("killed", text)
+	} else {
+		fmt.Println("child", text)
+	}
 	return unix.Kill(pid, unix.SIGKILL)
 }
 
