@@ -118,14 +118,16 @@ var nativeOperations = []operation{
 		},
 	},
 	{
-		name: "handover of a shim", prepare: (*stage).taskRuns, shim: true,
+		name: "handover of a shim", prepare: (*stage).taskRuns, shim: true, alone: true,
 		do: (*stage).handOver,
 		again: func(s *stage, err error) {
 			if s.killed {
 				s.exits(137)
 				return
 			}
-			s.fine("hand over", err)
+			if err != nil { // the program was killed on trial, and the one before goes on
+				s.fine("hand over again", s.handOver())
+			}
 			s.taskIs("running")
 			s.fine("exec", s.execTask())
 		},

@@ -40,6 +40,8 @@ type operation struct {
 	again func(s *stage, err error)
 	// shim says that shims are killed in it too.
 	shim bool
+	// alone says that gantryd has no part in it.
+	alone bool
 }
 
 // stage is one performance of an operation.
@@ -135,7 +137,9 @@ func performances(dice *rand.Rand) (all []*performance) {
 		if !strings.Contains(op.name, *only) {
 			continue
 		}
-		all = append(all, &performance{op: op, victim: "gantryd"})
+		if !op.alone {
+			all = append(all, &performance{op: op, victim: "gantryd"})
+		}
 		if op.shim {
 			all = append(all, &performance{op: op, victim: shimName})
 		}
